@@ -1,0 +1,1 @@
+"""The gateway: what services ask is accepted, decided, delivered and recorded."""

@@ -1,0 +1,339 @@
+"""The composition root: builds every object from the configuration, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import timedelta
+from importlib.metadata import version
+from time import time_ns
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+from aiohttp import web
+
+from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
+from gateway.decide import Judge
+from gateway.intake import Intake, utc_now
+from gateway.message import new_id, oldest_id
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
+from gateway.store.migrate import migrate, outdated
+from gateway.web import private_app, public_app, unsubscribe_url
+from gateway.worker import Worker
+from providers import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+
+    from gateway.config import Config, Endpoint
+    from gateway.intake import Answer, Incoming
+    from providers import Provider
+
+log = structlog.get_logger()
+
+ROLES = ("intake", "worker", "web")
+
+_DRAIN = 25.0
+"""Seconds that attempts under way are given to finish."""
+_LISTENERS = 10.0
+"""Seconds that HTTP requests under way are given to finish."""
+_RECONNECT = 2.0
+_RELAY_BATCH = 1000
+_RELAY_IDLE = 0.5
+_JOB_TERM = timedelta(seconds=15)
+_PRUNE_EVERY = 3600.0
+_PRUNE_BATCH = 1000
+_GAUGES_EVERY = 15.0
+
+
+class Unusable(Exception):
+    """The gateway cannot start, and waiting would not help; the sentence says why."""
+
+
+class App:
+    """One gateway process."""
+
+    def __init__(self, config: Config, roles: Collection[str] = ROLES, *, may_migrate: bool = False) -> None:
+        """``may_migrate``: bring an old PostgreSQL schema to this version's form instead of refusing it."""
+        self.config = config
+        self.roles = frozenset(roles)
+        self._may_migrate = may_migrate
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
+        self.metrics = Metrics(version("decorum"))
+        self.store = Store(engine_of(config.store, _clock))
+        self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
+        self.judge = Judge(
+            policy=config.policy,
+            number=0,
+            routes=config.routes,
+            patience={name: _patience(settings) for name, settings in config.providers.items()},
+            span=config.worker.attempt,
+            events=config.events.states,
+        )
+        self.intake = Intake(self.store, config.policy, config.routes, self.metrics)
+        self._store_is = "starting"
+        self._draining = False
+        self._worker: Worker | None = None
+        self._consumer: Consumer | None = None
+        self._publisher: Publisher | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._relay_wake = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self.private_port = 0
+
+    async def start(self) -> None:
+        """Bring up what the roles ask for. Listeners come first, so that readiness can be asked while the rest waits.
+
+        Raises:
+            Unusable: it cannot work, however long one waits.
+        """
+        config = self.config
+        self.private_port = await self._listen(
+            private_app(
+                store=self.store,
+                intake=self.intake,
+                judge=lambda: self.judge,
+                config=config,
+                metrics=self.metrics,
+                readiness=self.readiness,
+                notice=self._notice,
+            ),
+            config.http.private,
+            "private",
+        )
+        if "web" in self.roles and config.http.public and config.http.public_url:
+            await self._listen(
+                public_app(
+                    store=self.store,
+                    providers=self.providers,
+                    judge=lambda: self.judge,
+                    public_url=config.http.public_url,
+                    metrics=self.metrics,
+                ),
+                config.http.public,
+                "public",
+            )
+        await self._open_store()
+        for provider in self.providers.values():
+            await provider.open()
+            self._stack.push_async_callback(provider.close)
+        if config.broker and self.roles & {"intake", "worker"}:
+            topology = Topology(events=config.events.exchange, ownership=config.broker.topology)
+            self._publisher = Publisher(config.broker.url, topology)
+            await self._publisher.start()
+            self._stack.push_async_callback(self._publisher.close)
+        if "worker" in self.roles:
+            self._start_worker()
+        if config.broker and self._publisher and "intake" in self.roles:
+            self._consumer = Consumer(
+                config.broker.url,
+                self._accept,
+                self.intake.accept_profiles,
+                self._publisher,
+                topology,
+                prefetch=config.broker.prefetch,
+            )
+            await self._consumer.start()
+        self._run(self._gauges())
+        log.info("gateway.started", roles=sorted(self.roles), policy=self.judge.number, private=self.private_port)
+
+    def readiness(self) -> Mapping[str, str]:
+        """Each part this process is responsible for, and ``ok`` or what it lacks."""
+        parts = {"store": self._store_is}
+        if self._draining:
+            parts["gateway"] = "draining"
+        if self._worker:
+            parts["worker"] = "ok" if self._worker.ready else "the store does not answer"
+        if self.config.broker and "intake" in self.roles:
+            ready = self._consumer is not None and self._consumer.ready
+            parts["broker"] = "ok" if ready else self._consumer.status if self._consumer else "starting"
+        return parts
+
+    async def stop(self) -> None:
+        """Finish what was begun, and give back what was not: intake first, then the worker, then the rest."""
+        self._draining = True
+        log.info("gateway.draining")
+        if self._consumer:
+            await self._consumer.close()
+        if self._worker:
+            await self._worker.stop(_DRAIN)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._stack.aclose()
+        await self.store.close()
+        log.info("gateway.stopped")
+
+    async def _open_store(self) -> None:
+        """Wait for the database, however long that takes, and see that its tables are of this version."""
+        url = self.config.store
+        embedded = url.startswith(SQLITE)
+        while True:
+            try:
+                if embedded or self._may_migrate:
+                    await asyncio.to_thread(migrate, url)
+                elif problem := await asyncio.to_thread(outdated, url):
+                    raise Unusable(problem)
+                await self.store.open()
+                self.judge = replace(self.judge, number=await self.store.activate(self.config.policy))
+            except StoreUnavailable as error:
+                if embedded:
+                    raise Unusable(str(error)) from error
+                self._store_is = str(error)
+                log.warning("store.unavailable", reason=str(error), again_in_seconds=_RECONNECT)
+                await asyncio.sleep(_RECONNECT)
+            else:
+                self._store_is = "ok"
+                return
+
+    def _start_worker(self) -> None:
+        config = self.config
+        health = ProviderHealth({name: settings.concurrency for name, settings in config.providers.items()})
+        public = config.http.public_url
+        pipeline = Pipeline(
+            self.store,
+            self.judge,
+            self.providers,
+            health,
+            self.metrics,
+            public,
+            (lambda message: unsubscribe_url(public, message)) if public else None,
+            self._relay_wake.set,
+        )
+        self._worker = Worker(self.store, pipeline, health, config.routes, config.worker.in_flight, self.metrics)
+        self._run(self._worker.run())
+        self._run(self._retain())
+        if self._publisher and config.events.states:
+            self._run(self._relay(self._publisher))
+
+    async def _accept(self, items: Sequence[Incoming]) -> list[Answer]:
+        answers = await self.intake.accept(items)
+        self._notice()
+        return answers
+
+    def _notice(self) -> None:
+        """Something was accepted: it may be due now."""
+        if self._worker:
+            self._worker.notice()
+
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        """Own a task: if it breaks, that is a bug, and the process ends rather than limp on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("gateway.bug", exc_info=error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _listen(self, app: web.Application, endpoint: Endpoint, name: str) -> int:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LISTENERS)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        try:
+            site = web.TCPSite(runner, endpoint.host, endpoint.port)
+            await site.start()
+        except OSError as error:
+            raise Unusable(f"http.{name}: {endpoint} cannot be bound: {error.strerror or error}") from error
+        port: int = runner.addresses[0][1]
+        log.info("http.listening", listener=name, host=endpoint.host, port=port)
+        return port
+
+    async def _relay(self, publisher: Publisher) -> NoReturn:
+        """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
+        while True:
+            busy = False
+            try:
+                if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
+                    busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)
+            except (BrokerUnavailable, StoreUnavailable) as error:
+                log.warning("relay.waiting", reason=str(error))
+                await asyncio.sleep(_RELAY_IDLE)
+            if not busy:
+                await _either(self._relay_wake, _RELAY_IDLE)
+
+    async def _publish_some(self, publisher: Publisher, until: float) -> bool:
+        """Publish until the outbox is empty or the time is up; whether there may be more."""
+        while asyncio.get_running_loop().time() < until:
+            self._relay_wake.clear()
+            events = await self.store.unpublished(_RELAY_BATCH)
+            if not events:
+                return False
+            await publisher.publish([Outgoing(key, body, f"decorum-{number}", {}) for number, key, body in events])
+            await self.store.published([number for number, _, _ in events])
+            self.metrics.published.inc(len(events))
+        return True
+
+    async def _retain(self) -> NoReturn:
+        """Forget what is older than retention asks for, a piece at a time."""
+        while True:
+            try:
+                while await self.store.take_job("retention", self.worker_id, _JOB_TERM):
+                    now = utc_now()
+                    messages = oldest_id(now - self.config.retention.messages)
+                    contacts = oldest_id(now - self.config.retention.contacts)
+                    if await self.store.prune(messages, contacts, _PRUNE_BATCH) < _PRUNE_BATCH:
+                        break
+            except StoreUnavailable as error:
+                log.warning("retention.waiting", reason=str(error))
+            await asyncio.sleep(_PRUNE_EVERY)
+
+    async def _gauges(self) -> NoReturn:
+        while True:
+            try:
+                due, outbox = await self.store.backlog()
+                self.metrics.due.set(due)
+                self.metrics.outbox.set(outbox)
+                self._store_is = "ok"
+            except StoreUnavailable as error:
+                self._store_is = str(error)
+            for part, state in self.readiness().items():
+                self.metrics.ready.labels(part).set(state == "ok")
+            if self._worker:
+                self._worker.observe()
+            await asyncio.sleep(_GAUGES_EVERY)
+
+
+async def serve(app: App, started: Callable[[], object] = lambda: None, until: asyncio.Event | None = None) -> None:
+    """Run until SIGTERM or SIGINT, or until ``until`` is set; then drain. ``started`` is called when all is up."""
+    ending = until or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    starting = loop.create_task(app.start())
+    told = loop.create_task(ending.wait())
+    try:
+        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            started()
+            await told
+    finally:
+        for task in (starting, told):
+            task.cancel()
+        await asyncio.gather(starting, told, return_exceptions=True)
+        await app.stop()
+
+
+def _patience(settings: object) -> timedelta:
+    """How long after an attempt's deadline its answer may still come."""
+    seconds = getattr(settings, "timeout", 0.0) + getattr(settings, "data_timeout", 0.0)
+    return timedelta(seconds=seconds)
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _clock() -> int:
+    return time_ns() // 1000

@@ -1,0 +1,166 @@
+"""A running gateway, asked over its HTTP API by the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+_SLICE = 500
+_SLICE_BYTES = 8 * 1024 * 1024
+_PATIENCE = 10
+"""How often a slice is offered again to a gateway that is overloaded or away."""
+_SHOWN = 20
+"""Refused lines that are shown one by one."""
+
+
+class GatewayError(Exception):
+    """The gateway cannot be asked, or did not do what was asked; the sentence says why."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the lines of a file."""
+
+    accepted: int = 0
+    repeated: int = 0
+    refused: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """The first of those that were refused, with their faults."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "accepted": self.accepted,
+            "repeated": self.repeated,
+            "refused": self.refused,
+            "faults": self.lines,
+        }
+
+    def sentence(self) -> str:
+        """For people."""
+        return f"{self.accepted} accepted, {self.repeated} known already, {self.refused} refused"
+
+
+async def send_lines(stream: IO[bytes], size: int | None, url: str, key: str | None, console: Console) -> Tally:
+    """Offer every line, in slices, again where the gateway asks for patience.
+
+    Raises:
+        GatewayError: the gateway is away, or does not know the key.
+    """
+    tally = Tally()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("bytes sent", total=size)
+        async with _session(key) as session:
+            number = 0
+            for lines in _slices(stream):
+                wanted = [(number + offset + 1, line) for offset, line in enumerate(lines) if line.strip()]
+                number += len(lines)
+                if wanted:
+                    await _offer(session, url, wanted, tally, console)
+                progress.update(bar, advance=sum(map(len, lines)))
+    return tally
+
+
+def _slices(stream: IO[bytes]) -> Iterator[list[bytes]]:
+    lines: list[bytes] = []
+    held = 0
+    for line in stream:
+        lines.append(line)
+        held += len(line)
+        if len(lines) == _SLICE or held >= _SLICE_BYTES:
+            yield lines
+            lines, held = [], 0
+    if lines:
+        yield lines
+
+
+async def _offer(
+    session: aiohttp.ClientSession, url: str, lines: list[tuple[int, bytes]], tally: Tally, console: Console
+) -> None:
+    body = b"\n".join(line.rstrip(b"\r\n") for _, line in lines)
+    for _ in range(_PATIENCE):
+        status, answer, wait = await _ask(
+            session, "POST", f"{url}/v1/messages", data=body, headers={"Content-Type": "application/x-ndjson"}
+        )
+        if status not in (429, 503):
+            break
+        await asyncio.sleep(wait)
+    if "results" not in answer:
+        raise GatewayError(
+            f"{url} answered {status}: {answer.get('detail') or answer.get('title') or 'no reason given'}"
+        )
+    for result in answer["results"]:
+        line, _ = lines[result["index"]]
+        match result["status"]:
+            case 202:
+                tally.accepted += 1
+            case 200:
+                tally.repeated += 1
+            case _:
+                tally.refused += 1
+                errors = result.get("errors") or []
+                if len(tally.lines) < _SHOWN:
+                    tally.lines.append({"line": line, "status": result["status"], "errors": errors})
+                    for error in errors:
+                        console.print(
+                            f"line {line}: {error['path']} {error['problem']}".replace("  ", " "), markup=False
+                        )
+
+
+async def explanation(message: str, source: str | None, url: str, key: str | None) -> dict[str, Any]:
+    """What the gateway says of a message.
+
+    Raises:
+        GatewayError: it is away, or knows no such message.
+    """
+    async with _session(key) as session:
+        if source is not None:
+            status, found, _ = await _ask(
+                session, "GET", f"{url}/v1/messages", params={"source": source, "id": message}
+            )
+            if status != 200:  # noqa: PLR2004 - HTTP's
+                raise GatewayError(f"{source} has sent no request with the id {message}")
+            message = found["message"]
+        status, found, _ = await _ask(session, "GET", f"{url}/v1/messages/{message}/explain")
+    if status != 200:  # noqa: PLR2004 - HTTP's
+        raise GatewayError(found.get("detail") or f"{url} answered {status}")
+    return found
+
+
+def _session(key: str | None) -> aiohttp.ClientSession:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=120, connect=5))
+
+
+async def _ask(session: aiohttp.ClientSession, method: str, url: str, **more: Any) -> tuple[int, dict[str, Any], float]:
+    """Status, JSON and the seconds to wait before asking again."""
+    try:
+        async with session.request(method, url, **more) as response:
+            body = await response.read()
+            wait = response.headers.get("Retry-After", "1")
+            try:
+                answer = orjson.loads(body)
+            except orjson.JSONDecodeError:
+                raise GatewayError(f"{url} answered {response.status}, but not as a gateway does") from None
+            return response.status, answer, float(wait) if wait.isdecimal() else 1.0
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise GatewayError(
+            f"{url} cannot be asked: {error or type(error).__name__}; is the gateway running?"
+        ) from error

@@ -1,0 +1,304 @@
+"""The one door: what becomes of a request at the moment it is made, whichever way it came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.decide import line_of
+from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash, new_id
+from gateway.store import NewMessage, ParkedInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.config import Category, Policy
+    from gateway.metrics import Metrics
+    from gateway.store import Known, Store
+    from providers import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request."""
+
+    path: str
+    """Where, such as ``to.phone``; empty for the whole."""
+    problem: str
+    """What, and how to mend it. Never holds what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as it came."""
+
+    body: bytes | Mapping[str, Any]
+    """JSON, or what it was decoded to."""
+    via: Literal["amqp", "http", "file"]
+    source: str | None = None
+    """The API key's name. None on AMQP, where the body names it."""
+    may_raise_priority: bool = False
+    """Whether the key may ask for a higher priority than the category's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Committed: from now on it reaches a final state."""
+
+    id: str
+    """The request's."""
+    message: str
+    """Ours."""
+    state: MessageState
+    repeated: bool
+    """The same request was accepted before; ``state`` is the present one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The id was used before, with another body."""
+
+    id: str
+    message: str
+    """The message that the id stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Not a request that can be accepted. Via AMQP and files it has been parked."""
+
+    faults: tuple[Fault, ...]
+    id: str | None = None
+    """Where it could be read."""
+
+
+Answer = Accepted | Conflict | Malformed
+
+
+class Overloaded(Exception):
+    """Nothing was accepted: try again later."""
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        """``retry_after`` is in seconds."""
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+_LARGEST = 256 * 1024
+"""Bytes of one request."""
+_DEEPEST = 32
+
+
+class Intake:
+    """Accepts requests: validates, resolves what they leave open, commits."""
+
+    def __init__(self, store: Store, policy: Policy, routes: Mapping[Channel, Sequence[str]], metrics: Metrics) -> None:
+        self._store = store
+        self._policy = policy
+        self._routes = routes
+        self._metrics = metrics
+        self._now = utc_now
+
+    async def accept(self, items: Sequence[Incoming]) -> list[Answer]:
+        """Answer each request; when this returns, what was accepted or parked is committed.
+
+        Raises:
+            StoreUnavailable: nothing can be said of any of them; the same may be asked again.
+        """
+        now = self._now()
+        answers: list[Answer | None] = []
+        fresh: list[tuple[int, NewMessage]] = []
+        for index, item in enumerate(items):
+            read = self._read(item, now)
+            answers.append(read if isinstance(read, Malformed) else None)
+            if isinstance(read, NewMessage):
+                fresh.append((index, read))
+        if fresh:
+            known = await self._store.accept([new for _, new in fresh])
+            taken = [holder.message for holder in known if holder]
+            states = await self._store.states(taken) if taken else {}
+            for (index, new), holder in zip(fresh, known, strict=True):
+                answers[index] = _answer(new, holder, states)
+        settled = [answer for answer in answers if answer is not None]
+        await self._park(items, settled)
+        for item, answer in zip(items, settled, strict=True):
+            self._metrics.received(item.via, answer)
+        return settled
+
+    async def accept_profiles(self, bodies: Sequence[bytes]) -> list[tuple[Fault, ...]]:
+        """Replace what is known of persons; for each body its faults, none if it was taken."""
+        answers: list[tuple[Fault, ...]] = []
+        good: list[tuple[str, Profile]] = []
+        for body in bodies:
+            try:
+                fields = _decoded(body)
+                user = TypeAdapter(Name).validate_python(fields.pop("user", None))
+                good.append((user, Profile.model_validate(fields)))
+                answers.append(())
+            except _Unreadable as error:
+                answers.append((Fault("", str(error)),))
+            except ValidationError as error:
+                answers.append(faults_of(error))
+        if good:
+            await self._store.put_profiles(good)
+        bad = [
+            ParkedInput("amqp", None, None, "malformed", faults, body)
+            for body, faults in zip(bodies, answers, strict=True)
+            if faults
+        ]
+        if bad:
+            await self._store.park(bad)
+        return answers
+
+    def _read(self, item: Incoming, now: datetime) -> NewMessage | Malformed:
+        try:
+            fields = dict(_decoded(item.body))
+        except _Unreadable as error:
+            return Malformed((Fault("", str(error)),))
+        if item.source is not None:
+            fields["source"] = item.source
+        try:
+            request = SendRequest.model_validate(fields)
+        except ValidationError as error:
+            given = fields.get("id")
+            return Malformed(faults_of(error), given if isinstance(given, str) and len(given) <= _LONGEST_ID else None)
+        faults: list[Fault] = []
+        category = self._policy.categories.get(request.category)
+        if category is None:
+            known = ", ".join(sorted(self._policy.categories))
+            return Malformed((Fault("category", f"is not configured here; there are: {known}"),), request.id)
+        priority = category.priority if request.priority is None else request.priority
+        if priority < category.priority and not item.may_raise_priority:
+            faults.append(
+                Fault("priority", f"may not be above the category's {category.priority.word}: the key lacks that scope")
+            )
+        starts_at = max(request.not_before or now, now)
+        expires_at = request.expires_at or starts_at + category.expires_after
+        if expires_at <= now:
+            faults.append(Fault("expires_at", "has passed already"))
+        channels = self._channels(request, category, faults)
+        if faults:
+            return Malformed(tuple(faults), request.id)
+        message = Message(
+            id=new_id(),
+            source=request.source,
+            request=request.id,
+            person=request.user,
+            category=request.category,
+            channels=channels,
+            priority=priority,
+            accepted_at=now,
+            starts_at=starts_at,
+            expires_at=expires_at,
+            campaign=request.campaign,
+            body=request.model_dump(mode="json", exclude_unset=True),
+        )
+        return NewMessage(message, canonical_hash(fields), line_of(message, category))
+
+    def _channels(self, request: SendRequest, category: Category, faults: list[Fault]) -> tuple[Channel, ...]:
+        """The request's, else the category's, else those there is something to say on, in the routes' order."""
+        content = request.content.channels()
+        if request.channels:
+            for index, channel in enumerate(request.channels):
+                if channel not in content:
+                    faults.append(Fault(f"content.{channel}", f"is missing, though channels names {channel}"))
+                if channel not in self._routes:
+                    faults.append(Fault(f"channels[{index}]", f"{channel} has no route here"))
+            return request.channels
+        usual = category.channels or tuple(self._routes)
+        channels = tuple(channel for channel in usual if channel in content and channel in self._routes)
+        if not channels:
+            faults.append(Fault("content", f"needs something for one of: {', '.join(usual)}"))
+        return channels
+
+    async def _park(self, items: Sequence[Incoming], answers: Sequence[Answer]) -> None:
+        bad = []
+        for item, answer in zip(items, answers, strict=True):
+            if item.via == "http":
+                continue
+            body = item.body if isinstance(item.body, bytes) else orjson.dumps(item.body)
+            match answer:
+                case Malformed(faults, request):
+                    bad.append(ParkedInput(item.via, item.source, request, "malformed", faults, body))
+                case Conflict(request, message):
+                    fault = Fault("id", f"was used before with another body, for message {message}")
+                    bad.append(ParkedInput(item.via, item.source, request, "conflict", (fault,), body))
+                case _:
+                    pass
+        if bad:
+            await self._store.park(bad)
+
+
+_LONGEST_ID = 128
+
+
+def _answer(new: NewMessage, holder: Known | None, states: Mapping[str, MessageState]) -> Answer:
+    if holder is None:
+        return Accepted(new.message.request, new.message.id, MessageState.WAITING, repeated=False)
+    if holder.hash != new.hash:
+        return Conflict(new.message.request, holder.message)
+    return Accepted(new.message.request, holder.message, states[holder.message], repeated=True)
+
+
+class _Unreadable(Exception):
+    """Not JSON that could be a request; the sentence says why."""
+
+
+def _decoded(body: bytes | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(body, bytes):
+        if len(body) > _LARGEST:
+            raise _Unreadable(f"is {len(body)} bytes long; at most {_LARGEST} are taken")
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise _Unreadable(f"is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise _Unreadable("must be a JSON object")
+    if _depth(body) > _DEEPEST:
+        raise _Unreadable(f"is nested more than {_DEEPEST} deep")
+    return body
+
+
+def _depth(value: object) -> int:
+    """How deep objects and lists are nested, counted no further than is allowed."""
+    level, deep = [value], 0
+    while level and deep <= _DEEPEST:
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        deep += 1
+    return deep
+
+
+def faults_of(error: ValidationError) -> tuple[Fault, ...]:
+    """All that pydantic found, in our words, without what was sent."""
+    return tuple(
+        Fault(path_of(found["loc"]), _PROBLEMS.get(found["type"]) or found["msg"].removeprefix("Value error, "))
+        for found in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+_PROBLEMS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field: remove it, or mend its spelling",
+}
+
+
+def path_of(location: Sequence[int | str]) -> str:
+    """Such as ``to.push[0].token``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)

@@ -1,0 +1,462 @@
+"""The vocabulary: what a service asks, what we make of it, and what becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, assert_never
+from zoneinfo import ZoneInfo
+
+import orjson
+from email_validator import EmailNotValidError, validate_email
+from phonenumbers import NumberParseException, is_possible_number, parse
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+
+from providers import Channel, Email, Push, Robocall, Sms
+
+if TYPE_CHECKING:
+    from providers import Content
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+
+
+def new_id() -> str:
+    """An unguessable id of 26 characters, ``[0-9a-z]``, that sorts by time of creation.
+
+    48 bits of milliseconds and 80 random bits, in the form of https://github.com/ulid/spec.
+    """
+    return _base32((time.time_ns() // 1_000_000) << 80 | secrets.randbits(80))
+
+
+def oldest_id(at: datetime) -> str:
+    """Below every id that was made at that instant or later."""
+    return _base32((microseconds(at) // 1000) << 80)
+
+
+def _base32(number: int) -> str:
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -5, -5)])
+
+
+class Priority(IntEnum):
+    """How urgent a message is. Lower goes first."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 2
+    BULK = 3
+
+    @property
+    def word(self) -> str:
+        """As it is written in requests, configuration and metrics."""
+        return self.name.lower()
+
+
+class MessageState(StrEnum):
+    """What has become of a message. Derived from its due row, its attempts and its last decision."""
+
+    WAITING = "waiting"
+    """Held until an instant, or about to be decided."""
+    SENDING = "sending"
+    """An attempt is under way."""
+    SENT = "sent"
+    """A provider accepted it."""
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    """A provider accepted it and later reported that it did not arrive."""
+    FAILED = "failed"
+    """Given up after trying."""
+    EXPIRED = "expired"
+    """Not sent by its ``expires_at``."""
+    REFUSED = "refused"
+    """Must not be sent; the reason says why."""
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """Handed to a provider that never answered: it may have been sent, and is not sent again."""
+    PARKED = "parked"
+    """Set aside for people, with its reason."""
+
+
+class AttemptState(StrEnum):
+    """What has become of one call of one provider. Moves forward only."""
+
+    INTENT = "intent"
+    """Committed before the call; the provider may be being called now."""
+    ACCEPTED = "accepted"
+    NOT_SENT = "not_sent"
+    """Certainly not sent: the provider did not take it, and another time or another provider may."""
+    REJECTED = "rejected"
+    """The vendor will never take this message."""
+    UNREACHABLE = "unreachable"
+    """This address is bad, unregistered or has opted out at the vendor."""
+    UNKNOWN = "unknown"
+    """It may have been sent. Amended by evidence: a late answer or a receipt."""
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+
+
+class Refusal(StrEnum):
+    """Why a message must not be sent."""
+
+    OPTED_OUT = "opted_out"
+    SUPPRESSED = "suppressed"
+    NO_ADDRESS = "no_address"
+    NEVER = "never"
+    """The policy never permits it within its horizon."""
+
+
+def _clean(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character, which no channel can carry: remove it")
+    return text
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds control or invisible characters: use printable ones")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text):
+        raise ValueError("holds a control character or a line break: write it in one line")
+    return text
+
+
+def _phone(text: str) -> str:
+    try:
+        number = parse(text)
+    except NumberParseException:
+        number = None
+    if not text.startswith("+") or not text[1:].isdecimal() or number is None or not is_possible_number(number):
+        raise ValueError("is not a phone number in E.164 form, such as +14155552671")
+    return text
+
+
+def _email(text: str) -> str:
+    try:
+        return validate_email(
+            text, check_deliverability=False, allow_quoted_local=True, test_environment=True
+        ).normalized
+    except EmailNotValidError as error:
+        raise ValueError(f"is not a mail address: {error}") from None
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, KeyError):
+        raise ValueError("is not a time zone of the IANA database, such as Asia/Tokyo") from None
+    return text
+
+
+def _distinct(channels: tuple[Channel, ...]) -> tuple[Channel, ...]:
+    if len(set(channels)) < len(channels):
+        raise ValueError("names a channel twice")
+    return channels
+
+
+def _priority(value: object) -> object:
+    if isinstance(value, str) and value.upper() in Priority.__members__:
+        return Priority[value.upper()]
+    raise ValueError("must be one of critical, high, normal, bulk")
+
+
+Text = Annotated[str, StringConstraints(min_length=1, strict=True), AfterValidator(_clean)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True), AfterValidator(_plain)]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=64, strict=True), AfterValidator(_plain)]
+Phone = Annotated[str, StringConstraints(max_length=20, strict=True), AfterValidator(_phone)]
+EmailAddress = Annotated[str, StringConstraints(max_length=320, strict=True), AfterValidator(_email)]
+Zone = Annotated[str, StringConstraints(max_length=64, strict=True), AfterValidator(_zone)]
+Locale = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35, strict=True)]
+"""BCP 47."""
+Channels = Annotated[tuple[Channel, ...], Field(min_length=1), AfterValidator(_distinct)]
+URL = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048, strict=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class PushAddress(_Strict):
+    """A device that can be notified."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True), AfterValidator(_plain)]
+    platform: Literal["android", "ios", "web"]
+    provider: Name | None = None
+    """The configured provider that issued the token; None where any may use it."""
+
+
+class Addresses(_Strict):
+    """Where a person can be reached."""
+
+    phone: Phone | None = None
+    email: EmailAddress | None = None
+    push: tuple[PushAddress, ...] = Field(default=(), max_length=20)
+
+
+class SmsContent(_Strict):
+    """Of a text message."""
+
+    text: Annotated[Text, StringConstraints(max_length=1600)]
+
+
+class EmailContent(_Strict):
+    """Of a mail."""
+
+    subject: Annotated[Text, StringConstraints(max_length=998), AfterValidator(_one_line)]
+    text: Text | None = None
+    html: Text | None = None
+
+    @model_validator(mode="after")
+    def _some_body(self) -> Self:
+        if self.text is None and self.html is None:
+            raise ValueError("needs a text or an html")
+        return self
+
+
+class PushContent(_Strict):
+    """Of a notification."""
+
+    title: Text
+    body: Text
+    data: Mapping[Name, Annotated[str, AfterValidator(_clean)]] = Field(default_factory=dict)
+    image: URL | None = None
+
+
+class RobocallContent(_Strict):
+    """Of a call."""
+
+    say: Annotated[Text, StringConstraints(max_length=4000)] | None = None
+    language: Locale | None = None
+    audio_url: URL | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.say is None) == (self.audio_url is None):
+            raise ValueError("needs either say or audio_url")
+        return self
+
+
+class RequestContent(_Strict):
+    """What to say, per channel."""
+
+    sms: SmsContent | None = None
+    email: EmailContent | None = None
+    push: PushContent | None = None
+    robocall: RobocallContent | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.channels():
+            raise ValueError("must have at least one of sms, email, push, robocall")
+        return self
+
+    def channels(self) -> frozenset[Channel]:
+        """Those there is something to say on."""
+        return frozenset(channel for channel in Channel if getattr(self, channel) is not None)
+
+
+class SendRequest(_Strict):
+    """What a service asks: tell this person that. Field names are part of the contract."""
+
+    id: Name
+    """Idempotency key within ``source``."""
+    source: Source
+    user: Name
+    category: Name
+    channels: Channels | None = None
+    to: Addresses | None = None
+    content: RequestContent
+    timezone: Zone | None = None
+    locale: Locale | None = None
+    campaign: Name | None = None
+    stage: Name | None = None
+    variant: Name | None = None
+    labels: Mapping[Name, Name] = Field(default_factory=dict, max_length=16)
+    priority: Annotated[Priority, BeforeValidator(_priority), PlainSerializer(lambda p: p.word)] | None = None
+    not_before: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.not_before and self.expires_at and self.not_before >= self.expires_at:
+            raise ValueError("expires_at must be later than not_before")
+        return self
+
+
+class Profile(_Strict):
+    """What is known of a person, as services tell it (``PUT /v1/users/{id}``)."""
+
+    phone: Phone | None = None
+    email: EmailAddress | None = None
+    push: tuple[PushAddress, ...] = Field(default=(), max_length=20)
+    timezone: Zone | None = None
+    locale: Locale | None = None
+    app_installed: bool | None = None
+    opted_out: tuple[OptOut, ...] | None = Field(default=None, max_length=100)
+    """None leaves what was said before. What the person said by themselves (unsubscribe, STOP) always stays."""
+
+
+class OptOut(_Strict):
+    """A person's no: to a channel, a category, both together, or (both None) to everything."""
+
+    channel: Channel | None = None
+    category: Name | None = None
+
+    def covers(self, channel: Channel, category: str) -> bool:
+        """Whether a message so addressed must not be sent."""
+        return self.channel in (None, channel) and self.category in (None, category)
+
+
+Profile.model_rebuild()
+
+
+def canonical_hash(request: Mapping[str, Any]) -> str:
+    """The identity of a request's body, before defaults.
+
+    ``source`` is no part of it: on HTTP it comes from the key.
+    """
+    body = {key: value for key, value in request.items() if key != "source"}
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request once accepted. Never changes."""
+
+    id: str
+    source: str
+    request: str
+    """The request's id."""
+    person: str
+    category: str
+    channels: tuple[Channel, ...]
+    """In the order in which they are to be tried."""
+    priority: Priority
+    accepted_at: datetime
+    starts_at: datetime
+    """Not before this instant."""
+    expires_at: datetime
+    campaign: str | None
+    body: Mapping[str, Any]
+    """The request as it was sent."""
+
+    @property
+    def timezone(self) -> str | None:
+        """The zone that the request names."""
+        return self.body.get("timezone")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one channel reaches a person."""
+
+    channel: Channel
+    value: str
+    """A phone number, a mail address or a push token."""
+    platform: str | None = None
+    provider: str | None = None
+    """The only provider that can use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What the gateway knows of a person when it decides."""
+
+    id: str
+    profile: Profile
+    optouts: tuple[OptOut, ...] = ()
+    """Every no, whichever way it was said."""
+    suppressed: frozenset[tuple[Channel, str]] = frozenset()
+    """Addresses that must not be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of one provider."""
+
+    id: str
+    message: str
+    number: int
+    """1, 2, … within the message."""
+    channel: Channel
+    provider: str
+    address: str
+    """Tells the message's addresses apart without being one."""
+    state: AttemptState
+    begun_at: datetime
+    deadline: datetime
+    """The first byte is never written after it."""
+    ended_at: datetime | None = None
+    reference: str | None = None
+    """The vendor's id."""
+    error: str | None = None
+    """The error's kind and code."""
+    policy: int = 0
+    """The number of the policy version that permitted it."""
+
+
+def microseconds(at: datetime) -> int:
+    """As the store keeps instants."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def instant(us: int) -> datetime:
+    """The inverse of ``microseconds``."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def rfc3339(at: datetime) -> str:
+    """In UTC, to the millisecond: ``2026-11-22T08:00:00.000Z``."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def content_of(message: Message, channel: Channel) -> Content:
+    """What the message says on a channel."""
+    fields = message.body["content"][channel]
+    match channel:
+        case Channel.SMS:
+            return Sms(**fields)
+        case Channel.EMAIL:
+            return Email(**fields)
+        case Channel.PUSH:
+            return Push(**fields)
+        case Channel.ROBOCALL:
+            return Robocall(**fields)
+        case _:
+            assert_never(channel)
+
+
+def addresses(message: Message, person: Person, channel: Channel) -> tuple[Address, ...]:
+    """Where the person can be reached on a channel: as the request says, else as the profile does."""
+    to = message.body.get("to") or {}
+    match channel:
+        case Channel.EMAIL:
+            email = to.get("email") or person.profile.email
+            return (Address(channel, email),) if email else ()
+        case Channel.SMS | Channel.ROBOCALL:
+            phone = to.get("phone") or person.profile.phone
+            return (Address(channel, phone),) if phone else ()
+        case Channel.PUSH:
+            if devices := to.get("push"):
+                return tuple(Address(channel, d["token"], d["platform"], d.get("provider")) for d in devices)
+            return tuple(Address(channel, d.token, d.platform, d.provider) for d in person.profile.push)
+        case _:
+            assert_never(channel)

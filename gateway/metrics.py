@@ -1,0 +1,131 @@
+"""Every metric, its labels and their closed sets. No series can be made by what a user sends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.decide import Attempting, Behind, Deferred, Ended
+from gateway.intake import Accepted, Answer, Conflict
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from gateway.decide import Outcome
+    from gateway.message import Message
+    from gateway.store import Claimed, Next
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
+
+
+class Metrics:
+    """What Prometheus is told. One instance a process, with a registry of its own."""
+
+    def __init__(self, version: str) -> None:
+        registry = self.registry = CollectorRegistry()
+        Gauge("gateway_build_info", "Constant 1, with the version.", ["version"], registry=registry).labels(
+            version
+        ).set(1)
+        self._received = Counter(
+            "gateway_requests_received", "Requests by what they were answered.", ["via", "answer"], registry=registry
+        )
+        self._messages = Counter(
+            "gateway_messages",
+            "Messages that reached a final state, by why.",
+            ["category", "state", "reason"],
+            registry=registry,
+        )
+        self._deferred = Counter(
+            "gateway_deferrals",
+            "Decisions to wait, by the rule that asked for it.",
+            ["category", "rule"],
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "gateway_attempts",
+            "Calls of providers, by what became of them.",
+            ["channel", "provider", "state"],
+            registry=registry,
+        )
+        self._errors = Counter(
+            "gateway_attempt_errors",
+            "Calls of providers that failed, by the kind of error.",
+            ["provider", "error"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "gateway_attempt_duration_seconds",
+            "Time a provider took to answer.",
+            ["channel", "provider"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "gateway_delivery_latency_seconds",
+            "From acceptance to the provider's, waiting included.",
+            ["channel"],
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "gateway_in_flight", "Messages being worked on by this process.", ["priority"], registry=registry
+        )
+        self._receipts = Counter(
+            "gateway_delivery_reports",
+            "Vendors' callbacks, by what they said.",
+            ["provider", "status"],
+            registry=registry,
+        )
+        self.optouts = Counter(
+            "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
+        )
+        self.published = Counter("gateway_events_published", "Events that the broker confirmed.", registry=registry)
+        self.due = Gauge(
+            "gateway_due_messages", "Messages that are not settled, in the whole store.", registry=registry
+        )
+        self.outbox = Gauge("gateway_outbox_events", "Events that are not published yet.", registry=registry)
+        self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
+
+    def received(self, via: str, answer: Answer) -> None:
+        """A request was answered."""
+        word = (
+            ("repeated" if answer.repeated else "accepted")
+            if isinstance(answer, Accepted)
+            else "conflict"
+            if isinstance(answer, Conflict)
+            else "malformed"
+        )
+        self._received.labels(via, word).inc()
+
+    def decided(self, message: Message, step: Next) -> None:
+        """A decision was committed."""
+        match step:
+            case Deferred():
+                self._deferred.labels(message.category, step.rule).inc()
+            case Behind():
+                self._deferred.labels(message.category, "line").inc()
+            case Ended():
+                self._messages.labels(message.category, step.state, step.reason.partition(":")[0]).inc()
+            case _:
+                pass
+
+    def attempted(self, claimed: Claimed, outcome: Outcome, seconds: float, now: datetime) -> None:
+        """An attempt came to its end."""
+        step: Attempting = claimed.step
+        channel = step.address.channel
+        self._attempts.labels(channel, step.provider, outcome.state).inc()
+        self._duration.labels(channel, step.provider).observe(seconds)
+        if outcome.error:
+            self._errors.labels(step.provider, outcome.error.partition(":")[0]).inc()
+        else:
+            self._latency.labels(channel).observe((now - claimed.lease.message.accepted_at).total_seconds())
+
+    def in_flight(self, priority: str, count: int) -> None:
+        """How much is being worked on."""
+        self._in_flight.labels(priority).set(count)
+
+    def reported(self, provider: str, status: str) -> None:
+        """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""
+        self._receipts.labels(provider, status).inc()

@@ -1,0 +1,312 @@
+"""One due message, start to settled: the straight path."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlencode
+
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from gateway import decide
+from gateway.intake import utc_now
+from gateway.message import content_of, new_id
+from gateway.store import Claimed, Settlement, StoreUnavailable
+from providers import Dispatch, ProviderError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from gateway.decide import Judge, Outcome
+    from gateway.metrics import Metrics
+    from gateway.store import Lease, Next, Store
+    from providers import Provider
+
+log = structlog.get_logger()
+T = TypeVar("T")
+R = TypeVar("R")
+
+_FAILING_FOR = timedelta(seconds=30)
+_FAILURES = 3
+"""In a row, after which a provider is tried last."""
+_THROTTLED_FOR = timedelta(seconds=30)
+"""How long a vendor that says to slow down, but not for how long, is left alone."""
+
+
+class Batcher(Generic[T, R]):
+    """Gathers concurrent calls of one store step into one transaction.
+
+    While nothing is under way a call goes at the end of this turn of the event loop; while something is, what comes
+    gathers. So batches grow with the load and cost no delay without it.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
+    ) -> None:
+        """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
+        self._run = run
+        self._most = most
+        self._free = lanes
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._flights: set[asyncio.Task[None]] = set()
+        self._soon = False
+
+    def __call__(self, item: T) -> asyncio.Future[R]:
+        """The answer to this one."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._soon and self._free:
+            self._soon = True
+            loop.call_soon(self._start)
+        return future
+
+    def _start(self) -> None:
+        self._soon = False
+        while self._free and self._waiting:
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            self._free -= 1
+            flight = asyncio.get_running_loop().create_task(self._fly(batch))
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+
+    async def _fly(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._run([item for item, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            self._free += 1
+            self._start()
+
+
+class ProviderHealth:
+    """What this process has seen of its providers lately."""
+
+    def __init__(self, concurrency: Mapping[str, int]) -> None:
+        self._concurrency = concurrency
+        self._failures = dict.fromkeys(concurrency, 0)
+        self._failing: dict[str, datetime] = {}
+        self._paused: dict[str, datetime] = {}
+        self._under_way = dict.fromkeys(concurrency, 0)
+
+    def snapshot(self, now: datetime) -> decide.Health:
+        """As a decision sees it."""
+        self._failing = {name: until for name, until in self._failing.items() if until > now}
+        self._paused = {name: until for name, until in self._paused.items() if until > now}
+        return decide.Health(
+            failing=frozenset(self._failing),
+            paused=dict(self._paused),
+            full=[name for name, count in self._under_way.items() if count >= self._concurrency[name]],
+        )
+
+    def began(self, provider: str) -> None:
+        """An attempt is under way."""
+        self._under_way[provider] += 1
+
+    def ended(self, provider: str, outcome: Outcome, now: datetime) -> None:
+        """An attempt came to its end."""
+        self._under_way[provider] -= 1
+        if outcome.throttled:
+            self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
+        if not outcome.failing:
+            self._failures[provider] = 0
+            return
+        self._failures[provider] += 1
+        if self._failures[provider] >= _FAILURES:
+            self._failing[provider] = now + _FAILING_FOR
+
+    def places(self, route: Sequence[str]) -> int:
+        """How many attempts may be under way at the provider of a route that is tried first."""
+        return self._concurrency[next((name for name in route if name not in self._failing), route[0])]
+
+
+class Pipeline:
+    """Takes due messages as far as they can go now."""
+
+    def __init__(
+        self,
+        store: Store,
+        judge: Judge,
+        providers: Mapping[str, Provider],
+        health: ProviderHealth,
+        metrics: Metrics,
+        public_url: str | None,
+        unsubscribe_url: Callable[[str], str] | None,
+        recorded: Callable[[], None],
+    ) -> None:
+        """``unsubscribe_url`` makes a message's one-click link; None where there is no public listener.
+
+        ``recorded`` is called when outcomes, and so perhaps events, have been committed.
+        """
+        self._store = store
+        self._judge = judge
+        self._providers = providers
+        self._health = health
+        self._metrics = metrics
+        self._public_url = public_url
+        self._unsubscribe_url = unsubscribe_url
+        self._recorded = recorded
+        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
+        self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
+        self._disowned: list[str] = []
+
+    async def deliver(self, lease: Lease) -> None:
+        """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
+        step = await self._claim(lease)
+        while isinstance(step, Claimed):
+            outcome = await self._attempt(step)
+            step = await self._settle(Settlement(step, outcome))
+
+    async def _attempt(self, claimed: Claimed) -> Outcome:
+        """One call of one provider, and what became of it."""
+        provider = claimed.step.provider
+        self._health.began(provider)
+        started = monotonic()
+        try:
+            outcome = decide.accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
+        except ProviderError as error:
+            outcome = decide.failed(error)
+        except asyncio.CancelledError:
+            self._health.ended(provider, decide.bug(), utc_now())
+            raise
+        except Exception:
+            log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
+            outcome = decide.bug()
+        now = utc_now()
+        self._health.ended(provider, outcome, now)
+        self._metrics.attempted(claimed, outcome, monotonic() - started, now)
+        return outcome
+
+    async def _send(self, provider: Provider, dispatch: Dispatch) -> str:
+        """Again at once, for seconds, but only what certainly was not sent and before its deadline."""
+        try:
+            return await provider.send(dispatch)
+        except Unavailable:
+            left = (dispatch.deadline - utc_now()).total_seconds()
+        again = AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=stop_after_attempt(2) | stop_after_delay(min(left, 2)),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            reraise=True,
+        )
+        return await again(provider.send, dispatch)
+
+    def _dispatch(self, claimed: Claimed) -> Dispatch:
+        message, step, attempt = claimed.lease.message, claimed.step, claimed.attempt
+        category = self._judge.policy.categories[message.category]
+        return Dispatch(
+            attempt=attempt.id,
+            message=message.id,
+            address=step.address.value,
+            content=content_of(message, step.address.channel),
+            deadline=step.deadline,
+            valid_until=message.expires_at,
+            callback_url=self._callback_url(step.provider, attempt.id),
+            unsubscribe_url=self._unsubscribe_url(message.id)
+            if self._unsubscribe_url and category.unsubscribe
+            else None,
+            locale=message.body.get("locale"),
+            platform=step.address.platform,
+        )
+
+    def _callback_url(self, provider: str, attempt: str) -> str | None:
+        if self._public_url is None:
+            return None
+        return f"{self._public_url}/callbacks/{provider}?{urlencode({'attempt': attempt})}"
+
+    async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
+        ids = [new_id() for _ in leases]
+        judge = replace(self._judge, health=self._health.snapshot(utc_now()))
+        try:
+            answers = await self._store.claim(leases, judge, ids)
+        except StoreUnavailable:
+            self._disowned += ids
+            raise
+        self._say(leases, answers)
+        return answers
+
+    async def _settle_all(self, settlements: Sequence[Settlement]) -> list[Next]:
+        """Record what became of attempts; again until the store takes it, for only this process knows."""
+        judge = replace(self._judge, health=self._health.snapshot(utc_now()))
+        async for turn in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_delay(_REMEMBERED),
+            wait=wait_random_exponential(multiplier=0.2, max=3),
+            reraise=True,
+        ):
+            with turn:
+                answers = await self._store.settle(settlements, judge)
+        for settlement in settlements:
+            _say_attempt(settlement)
+        self._say([settlement.claimed.lease for settlement in settlements], answers)
+        return answers
+
+    async def disown(self) -> None:
+        """Settle intents whose commit failed towards us: nobody was called for them."""
+        if not self._disowned:
+            return
+        disowned, self._disowned = self._disowned, []
+        try:
+            await self._store.disown(disowned)
+        except StoreUnavailable:
+            self._disowned += disowned
+            raise
+
+    def _say(self, leases: Sequence[Lease], answers: Sequence[Next]) -> None:
+        self._recorded()
+        for lease, answer in zip(leases, answers, strict=True):
+            self._metrics.decided(lease.message, answer)
+            match answer:
+                case decide.Deferred():
+                    log.info(
+                        "message.deferred",
+                        message=lease.message.id,
+                        category=lease.message.category,
+                        rule=answer.rule,
+                        until=answer.until.isoformat(),
+                    )
+                case decide.Ended():
+                    log.info(
+                        "message.ended",
+                        message=lease.message.id,
+                        category=lease.message.category,
+                        state=answer.state,
+                        reason=answer.reason,
+                    )
+                case _:
+                    pass
+
+
+_REMEMBERED = 600.0
+"""Seconds that an outcome is kept for a store that does not answer."""
+
+
+def _say_attempt(settlement: Settlement) -> None:
+    attempt, outcome = settlement.claimed.attempt, settlement.outcome
+    if outcome.error:
+        log.warning(
+            "attempt.failed",
+            message=attempt.message,
+            attempt=attempt.id,
+            channel=attempt.channel,
+            provider=attempt.provider,
+            state=outcome.state,
+            error=outcome.error,
+        )

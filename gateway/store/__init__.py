@@ -1,0 +1,179 @@
+"""The truth: every transaction the gateway makes, on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.store import intake, reading, upkeep, work
+from gateway.store.engine import StoreUnavailable
+from gateway.store.intake import Known, NewMessage, ParkedInput
+from gateway.store.reading import Decision, MessageView, PersonView, Standing
+from gateway.store.work import Claimed, Lease, Lost, Next, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from gateway.config import Policy
+    from gateway.decide import Judge
+    from gateway.message import MessageState, OptOut, Priority, Profile
+    from gateway.store.engine import Engine
+    from providers import Channel, Receipt
+
+__all__ = [
+    "Claimed",
+    "Decision",
+    "Known",
+    "Lease",
+    "Lost",
+    "MessageView",
+    "NewMessage",
+    "Next",
+    "ParkedInput",
+    "PersonView",
+    "Settlement",
+    "Standing",
+    "Store",
+    "StoreUnavailable",
+    "engine_of",
+]
+
+SQLITE = "sqlite:///"
+
+
+def engine_of(url: str, clock: Callable[[], int], *, server_clock: bool = True) -> Engine:
+    """The database that a URL names, not yet opened.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``.
+        clock: microseconds since 1970, for SQLite.
+        server_clock: whether PostgreSQL is asked for its own clock instead.
+    """
+    if url.startswith(SQLITE):
+        from gateway.store.sqlite import SQLite  # noqa: PLC0415 - each engine loads its driver only where it is used
+
+        return SQLite(Path(url.removeprefix(SQLITE)), clock)
+    from gateway.store.postgres import Postgres  # noqa: PLC0415 - the same
+
+    return Postgres(url, clock=None if server_clock else clock)
+
+
+class Store:
+    """What the gateway remembers. Each method is one transaction, durable when it returns.
+
+    All of them raise ``StoreUnavailable`` where the database cannot be asked.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def open(self) -> None:
+        """Connect."""
+        await self._engine.open()
+
+    async def close(self) -> None:
+        """Disconnect, when what is under way has been committed."""
+        await self._engine.close()
+
+    async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
+        """Commit requests; for each whose id is taken, what it stands for."""
+        return await self._engine.write(lambda: intake.accept(new))
+
+    async def park(self, inputs: Sequence[ParkedInput]) -> None:
+        """Keep input that nobody can deliver."""
+        await self._engine.write(lambda: intake.park(inputs))
+
+    async def put_profiles(self, profiles: Sequence[tuple[str, Profile]]) -> None:
+        """Replace what services tell of persons."""
+        await self._engine.write(lambda: intake.put_profiles(profiles))
+
+    async def lease(
+        self, wanted: Sequence[tuple[Priority, Channel, int]], until: timedelta
+    ) -> tuple[list[Lease], list[tuple[Priority, Channel]]]:
+        """Take due messages: per priority and channel as many as asked for. Also says of which there may be more."""
+        return await self._engine.write(lambda: work.lease(wanted, until))
+
+    async def claim(self, leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> list[Next]:
+        """Decide leased messages and commit the intents; ``ids`` are for the attempts, one a lease."""
+        return await self._engine.write(lambda: work.claim(leases, judge, ids))
+
+    async def settle(self, settlements: Sequence[Settlement], judge: Judge) -> list[Next]:
+        """Record outcomes and decide what comes next."""
+        return await self._engine.write(lambda: work.settle(settlements, judge))
+
+    async def disown(self, attempts: Sequence[str]) -> None:
+        """Settle intents of which only the commit is uncertain: their provider was never called."""
+        await self._engine.write(lambda: work.disown(attempts))
+
+    async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
+        """Amend attempts by vendors' news; how many changed."""
+        return await self._engine.write(lambda: upkeep.receipt(receipts, judge))
+
+    async def opt_out(self, person: str, optout: OptOut, via: str) -> bool:
+        """Record a person's no. False: nobody knows the person."""
+        return await self._engine.write(lambda: upkeep.opt_out(person, optout, via))
+
+    async def open_intents(self, person: str) -> float:
+        """Seconds until every intent open for a person is settled or past its deadline, at the latest; 0: none is."""
+        return await self._engine.read(lambda: upkeep.last_open_deadline(person))
+
+    async def cancel(self, message: str, judge: Judge) -> MessageState | None:
+        """Cancel what is not handed over yet; the state after it."""
+        return await self._engine.write(lambda: upkeep.cancel(message, judge))
+
+    async def states(self, messages: Sequence[str]) -> dict[str, MessageState]:
+        """The present states of messages."""
+        return await self._engine.read(lambda: reading.states(messages))
+
+    async def view(self, message: str) -> MessageView | None:
+        """One message and all that is recorded of it."""
+        return await self._engine.read(lambda: reading.view(message))
+
+    async def standing(self, message: str) -> Standing | None:
+        """What a decision on a message would look at now."""
+        return await self._engine.read(lambda: reading.standing(message))
+
+    async def by_request(self, source: str, request: str) -> str | None:
+        """The message that a request's id stands for."""
+        return await self._engine.read(lambda: reading.by_request(source, request))
+
+    async def person(self, person: str) -> PersonView | None:
+        """One person, with their contacts."""
+        return await self._engine.read(lambda: reading.person(person))
+
+    async def unpublished(self, limit: int) -> list[tuple[int, str, bytes]]:
+        """The oldest events: sequence number, routing key, JSON."""
+        return await self._engine.read(lambda: upkeep.unpublished(limit))
+
+    async def published(self, numbers: Sequence[int]) -> None:
+        """Forget events that the broker has confirmed."""
+        await self._engine.write(lambda: upkeep.published(numbers))
+
+    async def backlog(self) -> tuple[int, int]:
+        """How many messages are not settled, and how many events are not published."""
+        return await self._engine.read(upkeep.backlog)
+
+    async def take_job(self, name: str, worker: str, term: timedelta) -> bool:
+        """Become, or stay, the one worker that does a job for all."""
+        return await self._engine.write(lambda: upkeep.take_job(name, worker, term))
+
+    async def drop_job(self, name: str, worker: str) -> None:
+        """Let another worker have the job."""
+        await self._engine.write(lambda: upkeep.drop_job(name, worker))
+
+    async def prune(self, messages: str, contacts: str, limit: int) -> int:
+        """Delete a piece of what is older than these ids; how many rows went."""
+        return await self._engine.write(lambda: upkeep.prune(messages, contacts, limit))
+
+    async def activate(self, policy: Policy) -> int:
+        """The number of a policy that comes into force."""
+        return await self._engine.write(lambda: upkeep.activate(policy))
+
+    async def parked(self, limit: int) -> list[dict[str, object]]:
+        """The newest parked input, with its faults."""
+        return await self._engine.read(lambda: upkeep.parked(limit))
+
+    async def ping(self) -> None:
+        """Find out whether the database answers."""
+        await self._engine.read(upkeep.ping)

@@ -1,0 +1,73 @@
+"""How a transaction is written once and run on either database.
+
+An operation is a generator: it yields statements and is sent their rows. It does no I/O itself, so SQLite runs it on
+its writer thread and PostgreSQL drives it from the event loop, the same code and the same decisions in both.
+
+Statements are PostgreSQL's, in the dialect that both understand: parameters are ``$1``, lists are ``= any($1)``,
+``for update …`` stands at a line's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One statement whose rows are wanted."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One statement, once for each row of parameters; nothing is sent back."""
+
+    sql: str
+    rows: Sequence[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Asks for the database's clock, in microseconds since 1970."""
+
+
+Rows = list[Any]
+"""Of tuples, one value a column."""
+T = TypeVar("T")
+Operation = Generator[Fetch | Run | Now, Any, T]
+
+
+class StoreUnavailable(Exception):
+    """The database could not be asked, or did not answer in time. What was written may or may not be there."""
+
+
+class Engine(Protocol):
+    """A database that runs operations, each in one transaction."""
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnavailable: it is not there.
+        """
+
+    async def close(self) -> None:
+        """Let what is under way finish, then disconnect."""
+
+    async def write(self, operation: Callable[[], Operation[T]]) -> T:
+        """Run in a transaction that is durable when this returns.
+
+        Raises:
+            StoreUnavailable: see there.
+        """
+
+    async def read(self, operation: Callable[[], Operation[T]]) -> T:
+        """Run a transaction that writes nothing.
+
+        Raises:
+            StoreUnavailable: see there.
+        """

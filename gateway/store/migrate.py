@@ -1,0 +1,92 @@
+"""Brings a database's tables to this version's form: expand first, contract a release later."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from gateway.store.engine import StoreUnavailable
+from gateway.store.sqlite import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SQLITE = "sqlite:///"
+_LOCK = 0x6465636F72756D  # "decorum", the key of the lock that keeps two migrations apart
+
+
+def migrate(url: str) -> str:
+    """Bring the tables to this version's form; returns its name.
+
+    Raises:
+        StoreUnavailable: the database cannot be reached or written.
+    """
+    config = _config()
+
+    def upgrade(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    _with(url, upgrade)
+    return _head(config)
+
+
+def outdated(url: str) -> str | None:
+    """Why the database cannot be used by this version; None if it can.
+
+    Raises:
+        StoreUnavailable: the database cannot be reached.
+    """
+    found: list[str | None] = []
+    _with(url, lambda connection: found.append(MigrationContext.configure(connection).get_current_revision()))
+    wanted = _head(_config())
+    if found[0] == wanted:
+        return None
+    return f"the database's tables are {found[0] or 'missing'}, this version needs {wanted}: run decorum migrate"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def _head(config: Config) -> str:
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
+def _with(url: str, work: Callable[[Connection], object]) -> None:
+    try:
+        if url.startswith(_SQLITE):
+            held = lock(Path(url.removeprefix(_SQLITE)))
+            try:
+                engine = create_engine(url, poolclass=NullPool)
+                with engine.begin() as connection:
+                    work(connection)
+            finally:
+                held.close()
+        else:
+            asyncio.run(_with_postgres(url, work))
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+async def _with_postgres(url: str, work: Callable[[Connection], object]) -> None:
+    address = "postgresql+asyncpg://" + url.partition("://")[2]
+    engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": 10})
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"select pg_advisory_xact_lock({_LOCK})"))
+            await connection.run_sync(work)
+    finally:
+        await engine.dispose()

@@ -1,0 +1,127 @@
+"""PostgreSQL: a pool of connections; nothing waits for it longer than its budget."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from gateway.store.engine import Fetch, Now, Operation, Run, StoreUnavailable, T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
+_CONNECT_BUDGET = 5.0
+_BUDGET = 10.0
+"""Seconds for one transaction. asyncpg's own time-outs add up and its cancel path can hang, so this one is outside."""
+_DEADLOCKS = 5
+
+
+class Postgres:
+    """An ``Engine`` on a server that many workers may share."""
+
+    def __init__(self, url: str, connections: int = 6, clock: Callable[[], int] | None = None) -> None:
+        """``clock`` replaces the server's, for tests that travel in time."""
+        self._url = url
+        self._connections = connections
+        self._clock = clock
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connect once, so that a wrong address or password is said now."""
+        try:
+            async with asyncio.timeout(_CONNECT_BUDGET * 2):
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=1,
+                    max_size=self._connections,
+                    timeout=_CONNECT_BUDGET,
+                    max_inactive_connection_lifetime=0,
+                    server_settings={
+                        "application_name": "decorum",
+                        "statement_timeout": str(int(_BUDGET * 1000)),
+                        "idle_in_transaction_session_timeout": str(int(_BUDGET * 2000)),
+                        "jit": "off",  # compiling costs more than any statement here takes
+                    },
+                )
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            raise StoreUnavailable(f"PostgreSQL: {_reason(error)}") from error
+
+    async def close(self) -> None:
+        """Give back the connections; those that do not answer are cut."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(_CONNECT_BUDGET):
+                await self._pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._pool.terminate()
+
+    async def write(self, operation: Callable[[], Operation[T]]) -> T:
+        """Run in a transaction; again from the start where PostgreSQL asks for that."""
+        for _ in range(_DEADLOCKS):
+            try:
+                return await self._run(operation, readonly=False)
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                continue
+        return await self._run(operation, readonly=False)
+
+    async def read(self, operation: Callable[[], Operation[T]]) -> T:
+        """Run in a transaction that may not write."""
+        return await self._run(operation, readonly=True)
+
+    async def _run(self, operation: Callable[[], Operation[T]], *, readonly: bool) -> T:
+        if self._pool is None:
+            raise StoreUnavailable("the store is closed")
+        try:
+            async with asyncio.timeout(_BUDGET):
+                connection = await self._pool.acquire(timeout=_BUDGET)
+                try:
+                    async with connection.transaction(readonly=readonly):
+                        return await self._drive(connection, operation())
+                finally:
+                    await self._release(connection)
+        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            raise
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            asyncpg.OperatorInterventionError,
+            asyncpg.InsufficientResourcesError,
+        ) as error:
+            raise StoreUnavailable(f"PostgreSQL: {_reason(error)}") from error
+
+    async def _release(self, connection: Any) -> None:
+        assert self._pool is not None  # noqa: S101 - it came from the pool
+        if connection.is_in_transaction() or connection.is_closed():
+            connection.terminate()  # cut off in the middle: its state is not known
+        await self._pool.release(connection, timeout=1)
+
+    async def _drive(self, connection: Any, operation: Operation[T]) -> T:
+        answer: Any = None
+        try:
+            while True:
+                match operation.send(answer):
+                    case Fetch(sql, values):
+                        answer = await connection.fetch(sql, *values)
+                    case Run(sql, rows):
+                        if rows:
+                            await connection.executemany(sql, rows)
+                        answer = None
+                    case Now():
+                        answer = self._clock() if self._clock else await connection.fetchval(_CLOCK)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            operation.close()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,166 @@
+"""Transactions that look things up: one message whole, one person whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.decide import Facts, state_of
+from gateway.message import Attempt, Message, MessageState, OptOut, Person, addresses, instant, microseconds
+from gateway.store import rows
+from gateway.store.engine import Fetch, Now, Operation
+from providers import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from ratelimit import Contact
+
+FINAL = frozenset(MessageState) - {MessageState.WAITING, MessageState.SENDING}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided of a message, and why."""
+
+    at: datetime
+    state: MessageState
+    reason: str
+    until: datetime | None
+    policy: int
+    why: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """One message and all that is recorded of it."""
+
+    message: Message
+    state: MessageState
+    due_at: datetime | None
+    """When it is decided next; None once settled, and while it waits behind another."""
+    tries: int
+    attempts: Sequence[Attempt]
+    decisions: Sequence[Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class PersonView:
+    """One person, as a decision would see them."""
+
+    person: Person
+    contacts: Sequence[Contact]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a message stands now."""
+
+    facts: Facts
+    """All contacts on the ledger, not only those in some rule's window."""
+    behind: str | None
+    """The message of the same line that goes first."""
+
+
+def states(messages: Sequence[str]) -> Operation[dict[str, MessageState]]:
+    """The present states of messages."""
+    wanted = (list(messages),)
+    waiting = {row[0] for row in (yield Fetch("select message from due where message = any($1)", wanted))}
+    attempts: dict[str, list[Attempt]] = defaultdict(list)
+    for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = any($1)", wanted)):
+        attempts[row[1]].append(rows.attempt(row))
+    ended = {
+        message: MessageState(state)
+        for message, state in (
+            yield Fetch("select message, state from decisions where message = any($1) order by id", wanted)
+        )
+        if MessageState(state) in FINAL
+    }
+    return {m: state_of(due=m in waiting, attempts=attempts[m], ended=ended.get(m)) for m in messages}
+
+
+def view(message: str) -> Operation[MessageView | None]:
+    """One message by our id."""
+    found = yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (message,))
+    if not found:
+        return None
+    due = yield Fetch("select due_at, tries from due where message = $1", (message,))
+    attempts = [
+        rows.attempt(row)
+        for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = $1 order by number", (message,)))
+    ]
+    decisions = [
+        Decision(instant(at), MessageState(state), reason, rows.maybe(until), policy, orjson.loads(why))
+        for at, state, reason, until, policy, why in (
+            yield Fetch(
+                "select decided_at, state, reason, until, policy, why from decisions where message = $1 order by id",
+                (message,),
+            )
+        )
+    ]
+    ended = next((d.state for d in reversed(decisions) if d.state in FINAL), None)
+    return MessageView(
+        rows.message(found[0]),
+        state_of(due=bool(due), attempts=attempts, ended=ended),
+        rows.maybe(due[0][0]) if due else None,
+        due[0][1] if due else 0,
+        attempts,
+        decisions,
+    )
+
+
+def by_request(source: str, request: str) -> Operation[str | None]:
+    """The message that a request's id stands for."""
+    found = yield Fetch("select message from requests where id = $1 and source = $2", (request, source))
+    return found[0][0] if found else None
+
+
+def person(name: str) -> Operation[PersonView | None]:
+    """One person, with every contact on the ledger."""
+    found = yield Fetch("select profile from profiles where person = $1", (name,))
+    if not found:
+        return None
+    optouts = tuple(
+        OptOut(channel=Channel(channel) if channel else None, category=category or None)
+        for channel, category in (
+            yield Fetch("select channel, category from optouts where person = $1 order by 1, 2", (name,))
+        )
+    )
+    profile = rows.profile(found[0][0])
+    reach = [a for a in (profile.phone, profile.email, *(d.token for d in profile.push)) if a]
+    suppressed = frozenset(
+        (Channel(channel), address)
+        for channel, address in (
+            yield Fetch("select channel, address from suppressions where address = any($1)", (reach,))
+        )
+    )
+    contacts = [
+        rows.contact(row)
+        for row in (yield Fetch(f"select {rows.CONTACT} from contacts where person = $1 order by begun_at", (name,)))
+    ]
+    now: int = yield Now()
+    return PersonView(Person(name, profile, optouts, suppressed), contacts, instant(now))
+
+
+def standing(message: str) -> Operation[Standing | None]:
+    """What a decision on a message that is not settled would look at now. None: there is no such message."""
+    found = yield from view(message)
+    who = (yield from person(found.message.person)) if found else None
+    if not found or not who:
+        return None
+    reach = [a.value for channel in found.message.channels for a in addresses(found.message, who.person, channel)]
+    suppressed = yield Fetch("select channel, address from suppressions where address = any($1)", (reach,))
+    known = replace(who.person, suppressed=frozenset((Channel(channel), address) for channel, address in suppressed))
+    ahead = yield Fetch(
+        "select b.message from due l join due b on b.person = l.person and b.line = l.line and b.starts_at <= $2"
+        " and (b.priority, b.expires_at, b.message) < (l.priority, l.expires_at, l.message)"
+        " where l.message = $1 and l.line <> 0 order by b.priority, b.expires_at, b.message limit 1",
+        (message, microseconds(who.now)),
+    )
+    facts = Facts(found.message, known, who.contacts, found.attempts, found.tries, who.now)
+    return Standing(facts, ahead[0][0] if ahead else None)

@@ -1,0 +1,111 @@
+"""How rows become the vocabulary, and back."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from gateway.message import Attempt, AttemptState, Message, Priority, Profile, instant, microseconds
+from providers import Channel
+from ratelimit import Contact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+MESSAGE = (
+    "id, source, request, person, category, channels, priority, campaign, accepted_at, starts_at, expires_at, body"
+)
+ATTEMPT = (
+    "id, message, number, channel, provider, address, state, begun_at, deadline, ended_at, reference, error, policy"
+)
+CONTACT = "person, message, channel, category, campaign, zone, begun_at, ended_at"
+
+zone = functools.cache(ZoneInfo)
+
+
+@functools.cache
+def _channels(text: str) -> tuple[Channel, ...]:
+    return tuple(Channel(word) for word in text.split())
+
+
+def message(row: Sequence[Any]) -> Message:
+    """Of the columns ``MESSAGE``."""
+    return Message(
+        id=row[0],
+        source=row[1],
+        request=row[2],
+        person=row[3],
+        category=row[4],
+        channels=_channels(row[5]),
+        priority=Priority(row[6]),
+        campaign=row[7],
+        accepted_at=instant(row[8]),
+        starts_at=instant(row[9]),
+        expires_at=instant(row[10]),
+        body=orjson.loads(row[11]),
+    )
+
+
+def message_row(message: Message) -> tuple[Any, ...]:
+    """In the order of ``MESSAGE``."""
+    return (
+        message.id,
+        message.source,
+        message.request,
+        message.person,
+        message.category,
+        " ".join(message.channels),
+        int(message.priority),
+        message.campaign,
+        microseconds(message.accepted_at),
+        microseconds(message.starts_at),
+        microseconds(message.expires_at),
+        orjson.dumps(message.body).decode(),
+    )
+
+
+def attempt(row: Sequence[Any]) -> Attempt:
+    """Of the columns ``ATTEMPT``."""
+    return Attempt(
+        id=row[0],
+        message=row[1],
+        number=row[2],
+        channel=Channel(row[3]),
+        provider=row[4],
+        address=row[5],
+        state=AttemptState(row[6]),
+        begun_at=instant(row[7]),
+        deadline=instant(row[8]),
+        ended_at=maybe(row[9]),
+        reference=row[10],
+        error=row[11],
+        policy=row[12],
+    )
+
+
+def contact(row: Sequence[Any]) -> Contact:
+    """Of the columns ``CONTACT``."""
+    return Contact(
+        begun=instant(row[6]),
+        ended=instant(row[7]),
+        channel=row[2],
+        category=row[3],
+        campaign=row[4],
+        zone=zone(row[5]),
+        message=row[1],
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def profile(text: str) -> Profile:
+    """As it was stored."""
+    return Profile.model_validate_json(text)
+
+
+def maybe(us: int | None) -> datetime | None:
+    """An instant that may be missing."""
+    return None if us is None else instant(us)

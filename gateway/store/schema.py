@@ -1,0 +1,207 @@
+"""The tables, once for SQLite and PostgreSQL.
+
+Instants are microseconds since 1970 in UTC, so that the same statements run on both and nothing is rounded.
+Migrations are made from this; statements name the columns themselves.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Identity, Index, Integer, MetaData, SmallInteger, Table, Text, text
+
+metadata = MetaData()
+
+_ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only a column of exactly this type by itself
+_UPDATED_IN_PLACE = {"fillfactor": 70}  # room on the page for an update that touches no index
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("channels", Text, nullable=False, comment="in order, separated by spaces"),
+    Column("priority", SmallInteger, nullable=False),
+    Column("campaign", Text),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False, comment="the request, JSON"),
+    comment="Requests once accepted. Rows never change.",
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("hash", Text, nullable=False, comment="SHA-256 of the canonical body"),
+    Column("message", Text, nullable=False),
+    Column("accepted_at", BigInteger, nullable=False),
+    comment="Identity: which message a request's id stands for.",
+)
+
+due = Table(
+    "due",
+    metadata,
+    Column("message", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("bucket", SmallInteger, nullable=False, comment="hash(person) % 1024, to split the table by"),
+    Column("line", BigInteger, nullable=False, comment="hash of category, channels and campaign; 0: bound by no rule"),
+    Column("priority", SmallInteger, nullable=False),
+    Column("channel", Text, nullable=False, comment="the first to be tried: whose budget it uses"),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, comment="when to decide; none: behind another of its line"),
+    Column(
+        "held", SmallInteger, nullable=False, server_default=text("0"), comment="1: a place that frees may let it go"
+    ),
+    Column("lease_until", BigInteger, nullable=False, server_default=text("0")),
+    Column("fence", Integer, nullable=False, server_default=text("0"), comment="raised by each lease"),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="of the retry budget"),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="made so far"),
+    comment="Messages that are not settled yet. A row goes when its message settles.",
+    postgresql_with={
+        **_UPDATED_IN_PLACE,
+        "autovacuum_vacuum_scale_factor": 0.01,
+        "autovacuum_vacuum_threshold": 1000,
+        "autovacuum_vacuum_cost_delay": 0,
+    },
+)
+Index(
+    "due_wake",
+    due.c.priority,
+    due.c.channel,
+    due.c.due_at,
+    postgresql_where=due.c.due_at.isnot(None),
+    sqlite_where=due.c.due_at.isnot(None),
+)
+Index("due_line", due.c.person, due.c.line, due.c.priority, due.c.expires_at, due.c.message)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("address", Text, nullable=False, comment="SHA-256, to tell addresses of one message apart"),
+    Column("state", Text, nullable=False),
+    Column("begun_at", BigInteger, nullable=False),
+    Column("deadline", BigInteger, nullable=False, comment="the first byte is never written after it"),
+    Column("ended_at", BigInteger),
+    Column("reference", Text, comment="the vendor's id"),
+    Column("error", Text, comment="its kind and code"),
+    Column("policy", Integer, nullable=False),
+    comment="Calls of providers: committed before the call, amended after it.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
+Index("attempts_message", attempts.c.message)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("attempt", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("campaign", Text),
+    Column("zone", Text, nullable=False, comment="the person's, when it was made"),
+    Column("begun_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False, comment="the deadline while it is under way or unknown"),
+    comment="The ledger that caps are asked of: what counts. A row goes when its place is given back.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
+Index("contacts_person", contacts.c.person, contacts.c.begun_at)
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("person", Text, primary_key=True),
+    Column("profile", Text, nullable=False, comment="JSON"),
+    Column("updated_at", BigInteger, nullable=False),
+    comment="Persons. The row is what a decision locks.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("suppressed_at", BigInteger, nullable=False),
+    comment="Addresses that must not be used.",
+)
+
+optouts = Table(
+    "optouts",
+    metadata,
+    Column("person", Text, primary_key=True),
+    Column("channel", Text, primary_key=True, comment="empty: all"),
+    Column("category", Text, primary_key=True, comment="empty: all"),
+    Column("via", Text, nullable=False),
+    Column("opted_out_at", BigInteger, nullable=False),
+    comment="Who said no to what.",
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", _ROWID, Identity(), primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, comment="the rule or the cause"),
+    Column("until", BigInteger, comment="the next eligible instant"),
+    Column("policy", Integer, nullable=False),
+    Column("why", Text, nullable=False, comment="JSON: each rule, its verdict and numbers"),
+    comment="What was decided of a message and why; changes only.",
+)
+Index("decisions_message", decisions.c.message)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _ROWID, Identity(), primary_key=True),
+    Column("routing_key", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    comment="Events that are not published yet.",
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("parked_at", BigInteger, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("source", Text),
+    Column("request", Text),
+    Column("reason", Text, nullable=False),
+    Column("faults", Text, nullable=False, comment="JSON: each with its path"),
+    Column("body", Text, nullable=False, comment="as it came, base64"),
+    comment="Input that nobody can deliver, kept for people with its faults.",
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("number", _ROWID, Identity(), primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("activated_at", BigInteger, nullable=False),
+    comment="Every policy that was ever in force, by its content.",
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    comment="Work that one worker does for all.",
+)

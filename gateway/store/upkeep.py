@@ -1,0 +1,228 @@
+"""Transactions beside the path: receipts, opt-outs, cancelling, the outbox, jobs and retention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.decide import amended, line_of
+from gateway.message import AttemptState, MessageState, instant
+from gateway.store import rows
+from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.reading import states
+from gateway.store.work import event_row, move_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from gateway.config import Policy
+    from gateway.decide import Judge
+    from gateway.message import OptOut
+    from providers import Receipt
+
+_MICROSECOND = 1e-6
+
+
+def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
+    """Amend attempts by what vendors report; returns how many that changed.
+
+    Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back.
+    """
+    changed = 0
+    for news in receipts:
+        found = yield Fetch("select person from attempts where id = $1", (news.attempt,))
+        if not found:
+            continue
+        person = found[0][0]
+        yield Fetch("select person from profiles where person = $1 for update", (person,))
+        attempt = rows.attempt((yield Fetch(f"select {rows.ATTEMPT} from attempts where id = $1", (news.attempt,)))[0])
+        state = amended(attempt.state, news.status)
+        if state is None:
+            continue
+        changed += 1
+        now: int = yield Now()
+        yield Run(
+            "update attempts set state = $2, reference = $3, error = coalesce($4, error),"
+            " ended_at = coalesce(ended_at, $5) where id = $1",
+            [(attempt.id, state, news.reference, f"receipt:{news.code}" if news.code else None, now)],
+        )
+        message = rows.message(
+            (yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (attempt.message,)))[0]
+        )
+        if state is AttemptState.UNDELIVERED:
+            yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
+        if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
+            yield Run("delete from due where message = $1", [(message.id,)])
+        known = MessageState(_STATES[state])
+        if known in judge.events:
+            yield Run(
+                "insert into outbox (routing_key, body) values ($1, $2)",
+                [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
+            )
+        category = judge.policy.categories.get(message.category)
+        line = line_of(message, category) if category else 0
+        yield from move_up([(person, line, now)] if line else [], {person}, now)
+    return changed
+
+
+_STATES = {
+    AttemptState.ACCEPTED: MessageState.SENT,
+    AttemptState.DELIVERED: MessageState.DELIVERED,
+    AttemptState.UNDELIVERED: MessageState.UNDELIVERED,
+}
+
+
+def opt_out(person: str, optout: OptOut, via: str) -> Operation[bool]:
+    """Record a person's no; it holds for every intent committed after this. False: nobody knows the person."""
+    if not (yield Fetch("select person from profiles where person = $1 for update", (person,))):
+        return False
+    now: int = yield Now()
+    yield Run(
+        "insert into optouts (person, channel, category, via, opted_out_at) values ($1, $2, $3, $4, $5)"
+        " on conflict (person, channel, category) do update set via = excluded.via",
+        [(person, optout.channel or "", optout.category or "", via, now)],
+    )
+    yield Run("update due set due_at = $2 where person = $1 and due_at > $2 and starts_at <= $2", [(person, now)])
+    return True
+
+
+def last_open_deadline(person: str) -> Operation[float]:
+    """Seconds until every intent that is open for a person has settled or passed its deadline; 0: none is open."""
+    now: int = yield Now()
+    found = yield Fetch(
+        "select max(deadline) from attempts where message in (select message from due where person = $1)"
+        " and state = 'intent' and deadline > $2",
+        (person, now),
+    )
+    return max(0, (found[0][0] or now) - now) * _MICROSECOND
+
+
+def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
+    """Cancel what is not handed over yet; the state after it. None: there is no such message."""
+    found = yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (message,))
+    if not found:
+        return None
+    cancelled = rows.message(found[0])
+    yield Fetch("select person from profiles where person = $1 for update", (cancelled.person,))
+    open_intents = yield Fetch("select id from attempts where message = $1 and state = 'intent'", (message,))
+    waiting = yield Fetch("select line from due where message = $1", (message,))
+    if open_intents or not waiting:
+        return (yield from states([message]))[message]
+    now: int = yield Now()
+    yield Run("delete from due where message = $1", [(message,)])
+    yield Run(
+        "insert into decisions (message, decided_at, state, reason, policy, why) values ($1, $2, $3, $4, $5, $6)",
+        [(message, now, MessageState.CANCELLED, "cancelled", judge.number, "[]")],
+    )
+    if MessageState.CANCELLED in judge.events:
+        yield Run(
+            "insert into outbox (routing_key, body) values ($1, $2)",
+            [event_row(cancelled, MessageState.CANCELLED, "cancelled", None, instant(now), {})],
+        )
+    yield from move_up([(cancelled.person, waiting[0][0], now)], {cancelled.person}, now)
+    return MessageState.CANCELLED
+
+
+def unpublished(limit: int) -> Operation[list[tuple[int, str, bytes]]]:
+    """The oldest events: sequence number, routing key, JSON. The number rises with every event of a message."""
+    found = yield Fetch("select id, routing_key, body from outbox order by id limit $1", (limit,))
+    return [(number, key, b'{"sequence":%d,' % number + body[1:].encode()) for number, key, body in found]
+
+
+def published(numbers: Sequence[int]) -> Operation[None]:
+    """Forget events that the broker has confirmed."""
+    yield Fetch("delete from outbox where id = any($1) returning 1", (list(numbers),))
+
+
+def backlog() -> Operation[tuple[int, int]]:
+    """How many messages are not settled, and how many events are not published."""
+    due = yield Fetch("select count(*) from due")
+    events = yield Fetch("select count(*) from outbox")
+    return due[0][0], events[0][0]
+
+
+def take_job(name: str, worker: str, term: timedelta) -> Operation[bool]:
+    """Become, or stay, the one worker that does a job for all; False where another is."""
+    now: int = yield Now()
+    until = now + int(term.total_seconds() / _MICROSECOND)
+    taken = yield Fetch(
+        "insert into jobs (name, worker, lease_until) values ($1, $2, $3)"
+        " on conflict (name) do update set worker = excluded.worker, lease_until = excluded.lease_until"
+        " where jobs.worker = excluded.worker or jobs.lease_until < $4 returning worker",
+        (name, worker, until, now),
+    )
+    return bool(taken)
+
+
+def drop_job(name: str, worker: str) -> Operation[None]:
+    """Let another worker have the job at once."""
+    yield Run("delete from jobs where name = $1 and worker = $2", [(name, worker)])
+
+
+def prune(messages: str, contacts: str, limit: int) -> Operation[int]:
+    """Delete a piece of what is older than retention asks for; returns how many rows of its own went.
+
+    Messages that are not settled stay, whatever their age.
+
+    Args:
+        messages: the oldest message id that stays; what belongs to older ones goes with them.
+        contacts: the oldest attempt id whose contact stays.
+        limit: rows of each kind.
+    """
+    gone = yield Fetch(
+        "delete from messages where id in (select m.id from messages m where m.id < $1"
+        " and not exists (select 1 from due d where d.message = m.id) order by m.id limit $2)"
+        " returning id, request, source",
+        (messages, limit),
+    )
+    yield Run("delete from requests where id = $1 and source = $2", [(request, source) for _, request, source in gone])
+    ids = [(message,) for message, _, _ in gone]
+    yield Run("delete from attempts where message = $1", ids)
+    yield Run("delete from decisions where message = $1", ids)
+    places = yield Fetch(
+        "delete from contacts where attempt in"
+        " (select attempt from contacts where attempt < $1 order by attempt limit $2) returning 1",
+        (contacts, limit),
+    )
+    parked = yield Fetch(
+        "delete from parked where id in (select id from parked where id < $1 order by id limit $2) returning 1",
+        (messages, limit),
+    )
+    return len(gone) + len(places) + len(parked)
+
+
+def activate(policy: Policy) -> Operation[int]:
+    """The number of the policy in force: its own, if it was in force before."""
+    now: int = yield Now()
+    yield Run(
+        "insert into policies (hash, activated_at) values ($1, $2) on conflict (hash) do nothing", [(policy.hash, now)]
+    )
+    found = yield Fetch("select number from policies where hash = $1", (policy.hash,))
+    number: int = found[0][0]
+    return number
+
+
+def ping() -> Operation[None]:
+    """Ask the database anything."""
+    yield Fetch("select 1")
+
+
+def parked(limit: int) -> Operation[list[dict[str, object]]]:
+    """The newest parked input, with its faults, without its body."""
+    found = yield Fetch(
+        "select id, parked_at, via, source, request, reason, faults from parked order by id desc limit $1", (limit,)
+    )
+    return [
+        {
+            "id": row[0],
+            "parked_at": instant(row[1]),
+            "via": row[2],
+            "source": row[3],
+            "request": row[4],
+            "reason": row[5],
+            "faults": orjson.loads(row[6]),
+        }
+        for row in found
+    ]

@@ -1,0 +1,370 @@
+"""The private API: requests in, what became of them out, and what is known of persons."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from io import BytesIO
+from itertools import islice
+from typing import TYPE_CHECKING, Any, assert_never
+
+import orjson
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.explain import at_present, described, sentences
+from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, faults_of
+from gateway.message import MessageState, Name, Profile, Source, rfc3339
+from gateway.web.bodies import BATCH, ITEM, Body, Room, decoded, too_large
+from gateway.web.problems import Problem, unavailable
+from gateway.web.tracking import ID
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+
+    from gateway.decide import Judge
+    from gateway.intake import Answer, Intake
+    from gateway.store import MessageView, Store
+    from gateway.web.keys import Caller, Keys
+
+DRAINING = "draining"
+"""What a part's readiness says when nothing new may be begun."""
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+ITEMS = 10_000
+"""In one batch."""
+_SLICE = 200
+"""Requests that are validated and committed at once: other clients wait that long for their turn."""
+_PARKED = 1000
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_SOURCE: TypeAdapter[str] = TypeAdapter(Source)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is taken at once."""
+
+    requests: int = 256
+    """Bodies being read or committed; the next is told to come again."""
+    memory: int = 64 * 1024 * 1024
+    """Bytes of all of them together, as they came."""
+    body_seconds: float = 30.0
+    """How long a body may take to come."""
+
+
+class Api:
+    """What other services and ops ask of the gateway."""
+
+    def __init__(
+        self,
+        store: Store,
+        intake: Intake,
+        judge: Callable[[], Judge],
+        keys: Keys,
+        readiness: Callable[[], Mapping[str, str]],
+        notice: Callable[[], None],
+        limits: Limits,
+    ) -> None:
+        """``notice`` is called whenever something may have become due."""
+        self._store = store
+        self._intake = intake
+        self._judge = judge
+        self._keys = keys
+        self._readiness = readiness
+        self._notice = notice
+        self._places = Room(limits.requests)
+        self._memory = Room(limits.memory)
+        self._body_seconds = limits.body_seconds
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the private listener."""
+        return [
+            web.post("/v1/messages", self._for("send", self._send)),
+            web.get("/v1/messages", self._for("read", self._find)),
+            web.get("/v1/messages/{message}", self._for("read", self._message)),
+            web.get("/v1/messages/{message}/explain", self._for("read", self._explain)),
+            web.delete("/v1/messages/{message}", self._for("send", self._cancel)),
+            web.put("/v1/users/{user}", self._for("admin", self._put_user)),
+            web.get("/v1/users/{user}", self._for("read", self._user)),
+            web.get("/v1/parked", self._for("read", self._parked)),
+        ]
+
+    def _for(
+        self, scope: str, handler: Callable[[web.Request, Caller], Awaitable[web.Response]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def guarded(request: web.Request) -> web.Response:
+            return await handler(request, self._keys.caller(request, scope))
+
+        return guarded
+
+    # -------------------------------------------------------------------------------------------------------- messages
+
+    async def _send(self, request: web.Request, caller: Caller) -> web.Response:
+        if request.content_type not in (JSON, NDJSON):
+            detail = f"Send {JSON} (one object, or a list of them) or {NDJSON} (one object a line)"
+            raise Problem("wrong_content", detail, headers={"Accept-Post": f"{JSON}, {NDJSON}"})
+        with self._body(request) as body:
+            if request.content_type == NDJSON:
+                return await self._many(_lines(await body.read(BATCH)), caller)
+            found = decoded(await _one_or_list(body))
+            if isinstance(found, list):
+                return await self._many(_listed(found, len(body.bytes)), caller)
+            return await self._one(found, caller)
+
+    async def _one(self, fields: Any, caller: Caller) -> web.Response:
+        (answer,) = await self._accept([fields], caller)
+        match answer:
+            case Accepted():
+                at = {"Location": f"/v1/messages/{answer.message}"}
+                return _json({"message": answer.message, "id": answer.id, "state": _state(answer)}, _status(answer), at)
+            case Conflict():
+                detail = "This id was used before, with another body: choose another id, or send the same body"
+                raise Problem("conflict", detail, id=answer.id, message=answer.message)
+            case Malformed():
+                detail = "Nothing was accepted: mend what errors lists"
+                raise Problem("malformed", detail, errors=_errors(answer.faults))
+            case _:
+                assert_never(answer)
+
+    async def _many(self, items: Iterator[bytes | object | None], caller: Caller) -> web.Response:
+        """``None`` stands for an item that is too large."""
+        results: list[dict[str, Any]] = []
+        while some := list(islice(items, _SLICE)):
+            answers = iter(await self._accept([item for item in some if item is not None], caller))
+            for item in some:
+                result = _TOO_LARGE if item is None else _result(next(answers))
+                results.append({"index": len(results), **result})
+        if not results:
+            fault = Fault("", "is empty: send at least one request")
+            raise Problem("malformed", "The batch is empty", errors=_errors([fault]))
+        if all(result["status"] not in (200, 202) for result in results):
+            raise Problem("malformed", "Nothing was accepted: mend what each result lists", results=results)
+        return _json({"results": results}, 202)
+
+    async def _accept(self, items: Iterable[Any], caller: Caller) -> list[Answer]:
+        """Commit; a source that is not the caller's is one fault more."""
+        may_raise = "priority" in caller.scopes
+        incoming, foreign = [], []
+        for item in items:
+            body = item
+            if isinstance(body, bytes):
+                try:
+                    body = orjson.loads(body)
+                except orjson.JSONDecodeError:
+                    body = item  # intake says what is wrong with it
+            claims_another = isinstance(body, dict) and body.get("source", caller.name) != caller.name
+            if claims_another:
+                # None is no source, so it is refused, with whatever else is wrong.
+                incoming.append(Incoming({**body, "source": None}, "http", None, may_raise))
+            else:
+                incoming.append(Incoming(body, "http", caller.name, may_raise))
+            foreign.append(claims_another)
+        answers = await self._intake.accept(incoming) if incoming else []
+        if any(isinstance(answer, Accepted) and not answer.repeated for answer in answers):
+            self._notice()
+        return [
+            _of_another(answer, caller) if isinstance(answer, Malformed) and claims_another else answer
+            for answer, claims_another in zip(answers, foreign, strict=True)
+        ]
+
+    async def _find(self, request: web.Request, caller: Caller) -> web.Response:
+        given = request.query.get("id")
+        if given is None:
+            raise Problem("bad_query", "Name the request: ?source=…&id=…")
+        source = request.query.get("source", caller.name)
+        found = None
+        if _is(_NAME, given) and _is(_SOURCE, source):
+            found = await self._store.by_request(source, given)
+        return _json(described(await self._view(found or "")))
+
+    async def _message(self, request: web.Request, _: Caller) -> web.Response:
+        return _json(described(await self._view(request.match_info["message"])))
+
+    async def _explain(self, request: web.Request, _: Caller) -> web.Response:
+        view = await self._view(request.match_info["message"])
+        told = described(view) | {"now": None}
+        if view.state is MessageState.WAITING and (standing := await self._store.standing(view.message.id)):
+            told["now"] = at_present(standing, self._judge())
+        return _json(told | {"text": sentences(told)})
+
+    async def _view(self, message: str) -> MessageView:
+        view = await self._store.view(message) if ID.fullmatch(message) else None
+        if view is None:
+            raise Problem("not_found", "There is no such message")
+        return view
+
+    async def _cancel(self, request: web.Request, _: Caller) -> web.Response:
+        message = request.match_info["message"]
+        state = await self._store.cancel(message, self._judge()) if ID.fullmatch(message) else None
+        if state is None:
+            raise Problem("not_found", "There is no such message")
+        if state is not MessageState.CANCELLED:
+            state = (await self._store.states([message]))[message]
+        if state is not MessageState.CANCELLED:
+            raise Problem("too_late", f"It cannot be cancelled any more: it is {state}", state=state)
+        self._notice()  # whoever stood in line behind it
+        return _json({"state": state})
+
+    # --------------------------------------------------------------------------------------------------------- persons
+
+    async def _put_user(self, request: web.Request, _: Caller) -> web.Response:
+        if request.content_type != JSON:
+            raise Problem("wrong_content", f"Send {JSON}")
+        with self._body(request) as body:
+            fields = decoded(await body.read())
+        faults: list[Fault] = []
+        user = request.match_info["user"]
+        try:
+            _NAME.validate_python(user)
+        except ValidationError as error:
+            faults += [Fault("user", fault.problem) for fault in faults_of(error)]
+        try:
+            profile = Profile.model_validate(fields)
+        except ValidationError as error:
+            faults += faults_of(error)
+        if faults:
+            raise Problem("malformed", "Nothing was changed: mend what errors lists", errors=_errors(faults))
+        await self._store.put_profiles([(user, profile)])
+        self._notice()
+        return web.Response(status=204)
+
+    async def _user(self, request: web.Request, _: Caller) -> web.Response:
+        user = request.match_info["user"]
+        view = await self._store.person(user) if _is(_NAME, user) else None
+        if view is None:
+            raise Problem("not_found", "There is no such person")
+        return _json(
+            {
+                "user": user,
+                "profile": view.person.profile.model_dump(mode="json", exclude={"opted_out"}, exclude_defaults=True),
+                "opted_out": [no.model_dump(mode="json", exclude_none=True) for no in view.person.optouts],
+                "suppressed": sorted({channel for channel, _ in view.person.suppressed}),
+                "contacts": len(view.contacts),
+            }
+        )
+
+    # ------------------------------------------------------------------------------------------------------------ rest
+
+    async def _parked(self, request: web.Request, _: Caller) -> web.Response:
+        given = request.query.get("limit", "100")
+        if not (given.isascii() and given.isdecimal() and len(given) <= len(str(_PARKED))):
+            raise Problem("bad_query", f"limit must be a number from 1 to {_PARKED}")
+        limit = int(given)
+        if not 1 <= limit <= _PARKED:
+            raise Problem("bad_query", f"limit must be a number from 1 to {_PARKED}")
+        return _json({"parked": await self._store.parked(limit)})
+
+    @contextmanager
+    def _body(self, request: web.Request) -> Iterator[Body]:
+        """Room for what a request sends, until it is answered."""
+        if DRAINING in self._readiness().values():
+            raise unavailable("This gateway is stopping: send it to another, or again in a moment")
+        with self._places.place(), Body(request, self._memory, self._body_seconds) as body:
+            yield body
+
+
+async def _one_or_list(body: Body) -> bytearray:
+    """A body that may be as long as a batch only if it is a list."""
+    if not await body.fits(ITEM):
+        if not body.bytes.lstrip().startswith(b"["):
+            raise too_large(ITEM)
+        if not await body.fits(BATCH):
+            raise too_large(BATCH)
+    return body.bytes
+
+
+def _lines(body: bytes) -> Iterator[bytes | None]:
+    """One item a line; None for one that is too long. Empty lines are none."""
+    if body.count(b"\n") > 2 * ITEMS:  # before any is looked at: a body of nothing but line breaks has millions
+        raise _too_many()
+    lines = (line for line in BytesIO(body) if not line.isspace())
+    if sum(1 for _ in lines) > ITEMS:
+        raise _too_many()
+    return (line if len(line) <= ITEM else None for line in BytesIO(body) if not line.isspace())
+
+
+def _listed(items: list[Any], size: int) -> Iterator[object | None]:
+    """The items of a list; None for one that is too long, which none of a short list can be."""
+    if len(items) > ITEMS:
+        raise _too_many()
+    return (None if size > ITEM and _length(item) > ITEM else _not_none(item) for item in items)
+
+
+def _length(item: object) -> int:
+    try:
+        return len(orjson.dumps(item))
+    except orjson.JSONEncodeError:
+        return 0  # nested too deeply, which intake says
+
+
+def _not_none(item: object) -> object:
+    """An item that is ``null`` is as malformed as any other that is no object."""
+    return False if item is None else item
+
+
+def _too_many() -> Problem:
+    return Problem("too_large", f"At most {ITEMS} requests are taken at once. Nothing was accepted")
+
+
+_TOO_LARGE = {"status": 413, "errors": [{"path": "", "problem": f"is too large: at most {ITEM} bytes are taken"}]}
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    """As it stands in the answer to many."""
+    match answer:
+        case Accepted():
+            return {
+                "status": _status(answer),
+                "message": answer.message,
+                "id": answer.id,
+                "state": _state(answer),
+            }
+        case Conflict():
+            fault = Fault("id", "was used before, with another body")
+            return {"status": 409, "message": answer.message, "id": answer.id, "errors": _errors([fault])}
+        case Malformed():
+            named = {"id": answer.id} if answer.id is not None else {}
+            return {"status": 422, **named, "errors": _errors(answer.faults)}
+        case _:
+            assert_never(answer)
+
+
+def _status(answer: Accepted) -> int:
+    return 200 if answer.repeated else 202
+
+
+def _state(answer: Accepted) -> str:
+    return answer.state if answer.repeated else "accepted"
+
+
+def _of_another(answer: Malformed, caller: Caller) -> Malformed:
+    problem = f"must be left out, or be the name of the key, {caller.name}"
+    return Malformed(tuple(Fault(f.path, problem) if f.path == "source" else f for f in answer.faults), answer.id)
+
+
+def _errors(faults: Iterable[Fault]) -> list[dict[str, str]]:
+    return [{"path": fault.path, "problem": fault.problem} for fault in faults]
+
+
+def _is(adapter: TypeAdapter[str], value: str) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_dumps = partial(orjson.dumps, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=_dumps(document), status=status, content_type=JSON, headers=headers)

@@ -1,0 +1,75 @@
+"""What vendors report of attempts: verified, then committed, and only then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.web.bodies import Body, Room
+from gateway.web.problems import Problem, unavailable
+from providers import Callback, Forged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.decide import Judge
+    from gateway.metrics import Metrics
+    from gateway.store import Store
+    from providers import Provider
+
+
+class Callbacks:
+    """The addresses that vendors are given with each attempt."""
+
+    def __init__(
+        self,
+        store: Store,
+        providers: Mapping[str, Provider],
+        judge: Callable[[], Judge],
+        public_url: str,
+        metrics: Metrics,
+        room: Room,
+        seconds: float,
+    ) -> None:
+        """``seconds``: how long a vendor is kept waiting."""
+        self._store = store
+        self._providers = providers
+        self._judge = judge
+        self._public_url = public_url
+        self._metrics = metrics
+        self._room = room
+        self._seconds = seconds
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the public listener."""
+        return [web.post("/callbacks/{provider}", self._report)]
+
+    async def _report(self, request: web.Request) -> web.Response:
+        """Answered with success only when the news is committed: until then the vendor must ask again."""
+        name = request.match_info["provider"]
+        provider = self._providers.get(name)
+        if provider is None:
+            raise Problem("not_found", "No provider of this name is configured here")
+        until = asyncio.get_running_loop().time() + self._seconds
+        with Body(request, self._room, self._seconds) as body:
+            callback = Callback(
+                url=self._public_url + request.raw_path,
+                query=dict(request.query),
+                headers={header.lower(): value for header, value in request.headers.items()},
+                body=await body.read(),
+            )
+            try:
+                receipts = provider.receipts(callback)
+            except Forged:
+                self._metrics.reported(name, "forged")
+                raise Problem("forged", "It was not signed by the vendor, or not for this address") from None
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._store.receipt(receipts, self._judge())
+            except TimeoutError:
+                raise unavailable("The database did not answer in time: report it again") from None
+        for receipt in receipts:
+            self._metrics.reported(name, receipt.status)
+        return web.Response(status=204)

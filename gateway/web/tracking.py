@@ -1,0 +1,118 @@
+"""What people do with a message once they have it: unsubscribe with one click (RFC 8058)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from email import message_from_bytes, policy
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from aiohttp import hdrs, web
+
+from gateway.message import OptOut
+from gateway.web.bodies import Body, Room
+from gateway.web.problems import Problem
+
+if TYPE_CHECKING:
+    from gateway.metrics import Metrics
+    from gateway.store import Store
+
+ID = re.compile(r"[0-9a-z]{26}")
+"""Of a message. Nothing else is worth asking the database for."""
+
+_FIELD, _VALUE = "List-Unsubscribe", "One-Click"
+_LARGEST = 4096
+_PATIENCE = 10.0
+"""Seconds that a form may take to come."""
+_LOOK = 0.1
+"""Seconds between two looks at whether what was under way has settled."""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Unsubscribe</title>
+<style>
+body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 32rem; margin: 15vh auto; padding: 0 1rem; }}
+button {{ font: inherit; padding: .5rem 1.5rem; }}
+</style>
+</head>
+<body>
+<main>
+<h1>Unsubscribe</h1>
+<p>You will get no more messages of this kind.</p>
+<form method="post"><button name="{_FIELD}" value="{_VALUE}">Unsubscribe</button></form>
+</main>
+</body>
+</html>
+"""
+
+
+def unsubscribe_url(public_url: str, message_id: str) -> str:
+    """The one-click link of a message."""
+    return f"{public_url}/u/{message_id}"
+
+
+class Tracking:
+    """The links that messages carry. Whoever follows one learns nothing: unknown ones are answered like known ones."""
+
+    def __init__(self, store: Store, metrics: Metrics, room: Room) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._room = room
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the public listener."""
+        return [web.get("/u/{message}", self._page), web.post("/u/{message}", self._unsubscribe)]
+
+    async def _page(self, _: web.Request) -> web.Response:
+        """A form, for people. A link that acts by being looked at would be followed by scanners of mail."""
+        return web.Response(text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    async def _unsubscribe(self, request: web.Request) -> web.Response:
+        with Body(request, self._room, _PATIENCE) as body:
+            form = await body.read(_LARGEST)
+            if not _is_one_click(request.headers.get(hdrs.CONTENT_TYPE, ""), request.content_type, form):
+                raise Problem("not_one_click", f"Send the form {_FIELD}={_VALUE}, as RFC 8058 says")
+        message = request.match_info["message"]
+        view = await self._store.view(message) if ID.fullmatch(message) else None
+        if view:
+            person, no = view.message.person, OptOut(category=view.message.category)
+            if await self._store.opt_out(person, no, via="one_click"):
+                self._metrics.optouts.labels("one_click").inc()
+            await self._settled(person)
+        return web.Response(text="You have been unsubscribed.\n")
+
+    async def _settled(self, person: str) -> None:
+        """Wait until nothing that was begun before the opt-out can be handed over any more.
+
+        Bounded by what is open now: what is begun meanwhile has seen the opt-out.
+        """
+        loop = asyncio.get_running_loop()
+        left = await self._store.open_intents(person)
+        until = loop.time() + left
+        while left and (rest := until - loop.time()) > 0:
+            await asyncio.sleep(min(rest, _LOOK))
+            left = await self._store.open_intents(person)
+
+
+def _is_one_click(header: str, kind: str, body: bytes) -> bool:
+    """Whether the body is the form of RFC 8058, in either of its two types."""
+    match kind:
+        case "application/x-www-form-urlencoded":
+            try:
+                return (_FIELD, _VALUE) in parse_qsl(body.decode("ascii"), max_num_fields=10)
+            except ValueError:
+                return False
+        case "multipart/form-data":
+            head = f"{hdrs.CONTENT_TYPE}: {header}\r\n\r\n".encode("utf-8", "surrogateescape")
+            parts = message_from_bytes(head + body, policy=policy.compat32).walk()
+            return any(
+                part.get_param("name", header="content-disposition") == _FIELD
+                and part.get_payload(decode=True) == _VALUE.encode()
+                for part in parts
+            )
+        case _:
+            return False

@@ -1,0 +1,156 @@
+"""Which messages are worked on now: leases what is due, critical first, and bounds what is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.message import Priority
+from gateway.store import StoreUnavailable
+from providers import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.metrics import Metrics
+    from gateway.pipeline import Pipeline, ProviderHealth
+    from gateway.store import Lease, Store
+
+log = structlog.get_logger()
+
+_LEASE = timedelta(seconds=30)
+"""How long a leased message may wait for its decision; the intent sets a lease of its own."""
+_POLL = 0.5
+"""Seconds after which all is looked at, whether or not anything was heard: for what wakes by itself."""
+_SMALLEST = 16
+"""Leases that are worth a transaction while others are in flight."""
+_CRITICAL_SHARE = 4
+"""One in so many places of a provider is kept for critical messages."""
+
+Pair = tuple[Priority, Channel]
+
+
+class Worker:
+    """Leases due messages and hands each to the pipeline."""
+
+    def __init__(
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        health: ProviderHealth,
+        routes: Mapping[Channel, Sequence[str]],
+        in_flight: Mapping[Priority, int],
+        metrics: Metrics,
+    ) -> None:
+        """``in_flight``: how many of a priority may be worked on at once, per channel."""
+        self._store = store
+        self._pipeline = pipeline
+        self._health = health
+        self._routes = routes
+        self._budget = in_flight
+        self._metrics = metrics
+        self._pairs = [(priority, channel) for priority in Priority for channel in routes]
+        self._busy: Counter[Pair] = Counter()
+        self._on_channel: Counter[Channel] = Counter()
+        self._maybe: set[Pair] = set(self._pairs)
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.ready = False
+
+    def notice(self) -> None:
+        """Something may be due now."""
+        self._maybe.update(self._pairs)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until told to stop."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                await self._pipeline.disown()
+                leased = await self._lease()
+                self.ready = True
+            except StoreUnavailable as error:
+                if self.ready:
+                    log.warning("worker.store_lost", reason=str(error))
+                self.ready = False
+                leased = 0
+            if not leased:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_POLL):
+                await self._wake.wait()
+        except TimeoutError:
+            self._maybe.update(self._pairs)
+
+    async def _lease(self) -> int:
+        wanted = [(*pair, room) for pair in self._pairs if pair in self._maybe and (room := self._room(pair)) > 0]
+        if not wanted:
+            return 0
+        self._maybe.difference_update(pair[:2] for pair in wanted)
+        leases, more = await self._store.lease(wanted, _LEASE)
+        self._maybe.update(more)
+        for lease in leases:
+            self._start(lease)
+        return len(leases)
+
+    def _room(self, pair: Pair) -> int:
+        """How many more of a priority and channel may be started; none rather than few while others are in flight."""
+        priority, channel = pair
+        busy, budget = self._busy[pair], self._budget[priority]
+        places = self._health.places(self._routes[channel])
+        kept = 0 if priority is Priority.CRITICAL else places // _CRITICAL_SHARE
+        room = min(budget - busy, places - kept - self._on_channel[channel])
+        return room if room >= min(_SMALLEST, budget) or not busy else 0
+
+    def _start(self, lease: Lease) -> None:
+        pair = (lease.message.priority, lease.message.channels[0])
+        self._busy[pair] += 1
+        self._on_channel[pair[1]] += 1
+        task = asyncio.get_running_loop().create_task(self._deliver(lease, pair))
+        self._tasks.add(task)
+
+    async def _deliver(self, lease: Lease, pair: Pair) -> None:
+        try:
+            await self._pipeline.deliver(lease)
+        except StoreUnavailable:
+            pass  # the lease runs out, and whoever takes it finds what was committed
+        except Exception:
+            log.exception("worker.bug", message=lease.message.id)
+        finally:
+            self._busy[pair] -= 1
+            self._on_channel[pair[1]] -= 1
+            self._tasks.discard(asyncio.current_task())
+            if pair in self._maybe or not self._busy[pair]:
+                self._wake.set()
+
+    def observe(self) -> None:
+        """Tell the metrics what is in flight."""
+        for priority in Priority:
+            self._metrics.in_flight(
+                priority.word, sum(count for pair, count in self._busy.items() if pair[0] is priority)
+            )
+
+    async def stop(self, grace: float) -> None:
+        """Start nothing more; let what is under way finish for at most ``grace`` seconds.
+
+        An attempt that has not answered by then stays an open intent: nobody knows its outcome, and whoever takes its
+        lease records it as unknown.
+        """
+        self._stopping = True
+        self._wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        left = list(self._tasks)
+        if left:
+            log.warning("worker.left_unknown", attempts=len(left))
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

@@ -1,0 +1,89 @@
+"""Vendors, each behind the same face: a public module here is a provider, and its name is its ``kind``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from providers._contract import (
+    Callback,
+    Channel,
+    Content,
+    Dispatch,
+    Email,
+    Forged,
+    Misconfigured,
+    Provider,
+    ProviderError,
+    Push,
+    Receipt,
+    ReceiptStatus,
+    Rejected,
+    Robocall,
+    Settings,
+    Sms,
+    Throttled,
+    Unavailable,
+    Unconfirmed,
+    Unreachable,
+)
+
+__all__ = [
+    "Callback",
+    "Channel",
+    "Content",
+    "Dispatch",
+    "Email",
+    "Forged",
+    "Misconfigured",
+    "Provider",
+    "ProviderError",
+    "Push",
+    "Receipt",
+    "ReceiptStatus",
+    "Rejected",
+    "Robocall",
+    "Settings",
+    "Sms",
+    "Throttled",
+    "Unavailable",
+    "Unconfirmed",
+    "Unreachable",
+    "build",
+    "channels",
+    "kinds",
+    "settings_of",
+]
+
+
+def kinds() -> tuple[str, ...]:
+    """All kinds of provider that can be configured."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def settings_of(kind: str) -> type[Settings]:
+    """The configuration of a kind. ``kind`` is one of ``kinds()``."""
+    return cast("type[Settings]", importlib.import_module(f"{__name__}.{kind}").Settings)
+
+
+def channels(settings: Settings) -> frozenset[Channel]:
+    """What a provider so configured can send."""
+    if chosen := getattr(settings, "channels", None):
+        return frozenset(chosen)
+    return _class(settings.kind).CHANNELS
+
+
+def build(name: str, settings: Settings) -> Provider:
+    """The provider that ``settings`` describe; ``name`` is its key in the configuration."""
+    return _class(settings.kind)(name, settings)
+
+
+class _Constructor(Protocol):
+    CHANNELS: frozenset[Channel]
+
+    def __call__(self, name: str, settings: Settings) -> Provider: ...
+
+
+def _class(kind: str) -> _Constructor:
+    return cast("_Constructor", importlib.import_module(f"{__name__}.{kind}").Provider)

@@ -1,0 +1,231 @@
+"""What a provider is: how it is handed a message, what may go wrong, what news it brings back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def utc_now() -> datetime:
+    """The clock of a provider that is handed no other."""
+    return datetime.now(UTC)
+
+
+class Channel(StrEnum):
+    """A way to reach a person."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+    ROBOCALL = "robocall"
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """A text message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """A mail: plain text, HTML, or both; at least one is set."""
+
+    subject: str
+    text: str | None = None
+    html: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A notification on a phone or in a browser."""
+
+    title: str
+    body: str
+    data: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Robocall:
+    """A call that speaks a text, or plays a recording; exactly one of ``say`` and ``audio_url`` is set."""
+
+    say: str | None = None
+    language: str | None = None
+    """BCP 47."""
+    audio_url: str | None = None
+
+
+Content = Sms | Email | Push | Robocall
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One attempt, as a provider is handed it."""
+
+    attempt: str
+    """Our reference for this attempt, ``[0-9a-z]{26}``. Sent in a field that the vendor's callback returns."""
+    message: str
+    """The message's id, ``[0-9a-z]{26}``. The same in every repeat: the Message-ID, collapse or idempotency key."""
+    address: str
+    """A phone number (E.164), a mail address or a push token."""
+    content: Content
+    deadline: datetime
+    """The first byte must not be written after this instant."""
+    valid_until: datetime
+    """The vendor must give up at this instant, where it can be told."""
+    callback_url: str | None = None
+    """Where the vendor reports on this attempt; names the attempt. None where no public listener is configured."""
+    unsubscribe_url: str | None = None
+    """One-click unsubscribe (RFC 8058) for this message. None for categories that cannot be unsubscribed from."""
+    locale: str | None = None
+    """BCP 47."""
+    platform: str | None = None
+    """Of a push token: ``android``, ``ios`` or ``web``."""
+
+    def seconds_valid(self, now: datetime) -> int:
+        """Whole seconds that the vendor may still take, at least 1."""
+        return max(1, int((self.valid_until - now).total_seconds()))
+
+
+class ProviderError(Exception):
+    """Why an attempt was not accepted.
+
+    ``code`` is the vendor's own code or a short word of ours (``timeout``, ``refused``, ``http_503``): a closed,
+    low-cardinality word that is safe in logs and metrics. No address, secret or content may be in it or in ``detail``.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        """``detail`` is for people: one line, without address, secret or content."""
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail
+
+
+class Unavailable(ProviderError):
+    """It did not reach the vendor, or the vendor refused before acting. Certainly not sent."""
+
+
+class Throttled(ProviderError):
+    """The vendor says to slow down. Certainly not sent."""
+
+    def __init__(self, code: str, detail: str = "", *, retry_after: timedelta | None = None) -> None:
+        """``retry_after`` is the vendor's own figure, None where it gave none."""
+        super().__init__(code, detail)
+        self.retry_after = retry_after
+
+
+class Unconfirmed(ProviderError):
+    """Written, but no answer that can be believed. It may have been delivered."""
+
+
+class Rejected(ProviderError):
+    """The vendor will never take this message."""
+
+
+class Unreachable(ProviderError):
+    """This address is bad, unregistered or has opted out at the vendor."""
+
+
+class Misconfigured(ProviderError):
+    """Our key, balance or account is at fault; the message is fine. Certainly not sent."""
+
+
+class ReceiptStatus(StrEnum):
+    """What a vendor reports of an attempt, normalised."""
+
+    ACCEPTED = "accepted"
+    """The vendor has it (queued, sending, sent): settles an unknown outcome."""
+    DELIVERED = "delivered"
+    """It arrived at the person's device, mailbox provider or ear."""
+    UNDELIVERED = "undelivered"
+    """It certainly did not arrive."""
+    UNREACHABLE = "unreachable"
+    """It did not arrive, and never will at this address."""
+    OTHER = "other"
+    """A status that this version does not know. Kept, and changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The news in a callback."""
+
+    attempt: str
+    """Our reference, as the vendor returned it."""
+    status: ReceiptStatus
+    reference: str
+    """The vendor's id for the attempt."""
+    raw_status: str
+    """The vendor's own word."""
+    code: str | None = None
+    """The vendor's error code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A vendor's HTTP request, unparsed."""
+
+    url: str
+    """The full public URL the vendor was given, built from the configuration, query included. Never from ``Host``."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class Forged(Exception):
+    """A callback whose signature does not hold, or that is not in the vendor's form."""
+
+
+class Settings(BaseModel):
+    """The part of a provider's configuration that all kinds share. Every kind subclasses it as its own ``Settings``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    kind: str
+    """The module's name in this package."""
+    timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds from the first byte until an answer is no longer waited for."""
+    concurrency: int = Field(default=200, ge=1, le=10_000)
+    """How many attempts may be under way at once in one process."""
+
+
+class Provider(Protocol):
+    """A configured account at a vendor. Each public module of this package has one, named ``Provider``.
+
+    It is built as ``Provider(name, settings)`` without I/O.
+    """
+
+    CHANNELS: ClassVar[frozenset[Channel]]
+    """What it can send."""
+
+    @property
+    def dedupe_window(self) -> timedelta | None:
+        """How long the vendor takes a repeat of ``Dispatch.message`` for the same message. None: it does not."""
+
+    async def open(self) -> None:
+        """Get ready, inside a running event loop. Must not need the vendor to be up."""
+
+    async def close(self) -> None:
+        """Give back connections."""
+
+    async def send(self, dispatch: Dispatch) -> str:
+        """Make one call of the vendor and return the vendor's reference. No retries.
+
+        Raises:
+            ProviderError: in one of its six kinds; nothing else may escape but ``CancelledError``.
+        """
+
+    def receipts(self, callback: Callback) -> Sequence[Receipt]:
+        """Verify a callback, then parse it. Pure. Empty where this kind receives none.
+
+        Raises:
+            Forged: the signature does not hold.
+        """

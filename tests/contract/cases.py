@@ -1,0 +1,516 @@
+"""One entry per provider: settings, what it must ask, what answers must become, what its vendor calls back with.
+
+Expected values are the vendors' own: each table names its document.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import providers
+from providers import (
+    Callback,
+    Dispatch,
+    Email,
+    Misconfigured,
+    ProviderError,
+    Push,
+    Receipt,
+    ReceiptStatus,
+    Rejected,
+    Robocall,
+    Settings,
+    Sms,
+    Throttled,
+    Unavailable,
+    Unconfirmed,
+    Unreachable,
+)
+from tests.contract.wire import (
+    FcmWire,
+    HostedHttpWire,
+    SmtpWire,
+    TwilioWire,
+    Wire,
+    json_reply,
+    reply,
+)
+from tests.vendors import fcm, http, smtp, twilio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.vendors.ledger import Ledger
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ATTEMPT = "01attempt00000000000000000"
+MESSAGE = "01message00000000000000000"
+CALLBACK_URL = f"https://m.example.com/callbacks/text?attempt={ATTEMPT}"
+
+
+def dispatch(address: str, content: providers.Content, **more: Any) -> Dispatch:
+    given = {"deadline": NOW + timedelta(seconds=30), "valid_until": NOW + timedelta(hours=1), **more}
+    return Dispatch(ATTEMPT, MESSAGE, address, content, **given)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A vendor's whole answer, and what it must become."""
+
+    raw: bytes
+    becomes: type[ProviderError]
+    code: str
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A genuine callback, and the news in it."""
+
+    callback: Callback
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that the shared suite needs to know of a provider."""
+
+    settings: Callable[[int], Settings]
+    """For a server on this port of 127.0.0.1."""
+    dispatch: Dispatch
+    target: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """A part of the request's."""
+    body: Any = None
+    reference: str = ""
+    """What ``wire`` accepts with."""
+    wire: type[Wire] | None = None
+    """None: it has no vendor."""
+    vendor: Callable[[Ledger], Any] | None = None
+    """The strict one."""
+    answers: tuple[Answer, ...] = ()
+    garbage: tuple[bytes, ...] = ()
+    """Answers at the end of a hand-over that are none: whatever they were, the message may be out."""
+    callbacks: tuple[Reported, ...] = ()
+    secrets: tuple[str, ...] = ()
+    wrong: Mapping[str, Any] = field(default_factory=dict)
+    """Settings with a secret in a place where it must be refused, and not be quoted."""
+
+
+HUGE = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b" " * 50_000_000
+GARBAGE = (
+    reply(200, b'{"sid": "SM', "Content-Type: application/json"),
+    reply(200, b"<!doctype html><title>Welcome</title>", "Content-Type: text/html"),
+    reply(200, b""),
+    reply(204, b""),
+    reply(200, b"[]"),
+    reply(200, b"null"),
+    reply(200, b'{"sid": {}, "name": [], "data": {"id": null}}'),
+    reply(200, b'{"sid": "", "name": "", "data": {"id": ""}}'),
+    reply(200, b'{"sid": "a\\nb", "name": "a\\nb", "data": {"id": "a\\nb"}}'),
+    b'HTTP/1.1 200 OK\r\nContent-Length: 40\r\nConnection: close\r\n\r\n{"sid": "SM42", "na',
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is no HTTP\r\n\r\n",
+    HUGE,
+)
+COMMON = (
+    # RFC 9110, 15.5 and 15.6; RFC 6585, 4. Nothing says that these were not acted on, or they are ours to mend.
+    Answer(reply(401, b""), Misconfigured, "http_401"),
+    Answer(reply(402, b""), Misconfigured, "http_402"),
+    Answer(reply(403, b"<html>"), Misconfigured, "http_403"),
+    Answer(reply(408, b""), Unconfirmed, "http_408"),
+    Answer(reply(409, b""), Unconfirmed, "http_409"),
+    Answer(reply(425, b""), Unconfirmed, "http_425"),
+    Answer(reply(422, b"[]"), Rejected, "http_422"),
+    Answer(reply(429, b"", "Retry-After: 7"), Throttled, "http_429", timedelta(seconds=7)),
+    Answer(
+        reply(429, b"", "Retry-After: Sun, 01 Mar 2026 12:02:00 GMT"), Throttled, "http_429", timedelta(seconds=120)
+    ),
+    Answer(reply(429, b"", "Retry-After: soon"), Throttled, "http_429"),
+    Answer(reply(500, b""), Unconfirmed, "http_500"),
+    Answer(reply(502, b"<html>"), Unconfirmed, "http_502"),
+    Answer(reply(503, b"", "Retry-After: 7"), Unconfirmed, "http_503"),
+    Answer(reply(504, b""), Unconfirmed, "http_504"),
+    Answer(HUGE.replace(b"200 OK", b"400 Bad", 1), Rejected, "http_400"),
+    Answer(b"HTTP/1.1 400 Bad\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{", Rejected, "http_400"),
+)
+
+
+def twilio_fault(status: int, code: int, kind: type[ProviderError], *headers: str, wait: int | None = None) -> Answer:
+    """https://www.twilio.com/docs/usage/twilios-response#response-formats-exceptions"""
+    body = {
+        "code": code,
+        "message": "The number +447700900123 is at fault.",
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "status": status,
+    }
+    return Answer(json_reply(status, body, *headers), kind, str(code), timedelta(seconds=wait) if wait else None)
+
+
+def twilio_callback(attempt: str, status: ReceiptStatus, raw: str, code: str | None = None, **more: str) -> Reported:
+    """https://www.twilio.com/docs/messaging/guides/track-outbound-message-status, signed as the vendor signs."""
+    kind = "Call" if more.pop("kind", "") == "Call" else "Message"
+    fields = {f"{kind}Sid": "SM42", f"{kind}Status": raw, "AccountSid": twilio.ACCOUNT_SID, "To": "+447700900123"}
+    if code:
+        fields["ErrorCode"] = code
+    fields |= more
+    url = f"https://m.example.com/callbacks/text?attempt={attempt}"
+    body = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in fields.items()).encode()
+    signature = twilio.signature(url, list(fields.items()))
+    callback = Callback(url, {"attempt": attempt}, {"x-twilio-signature": signature}, body)
+    return Reported(callback, Receipt(attempt, status, "SM42", raw, code))
+
+
+def smtp_settings(port: int, **more: Any) -> Settings:
+    given = {
+        "host": "127.0.0.1",
+        "port": port,
+        "security": "none",
+        "sender": "Decorum Täst <hello@example.com>",
+        "timeout": 5,
+        "data_timeout": 5,
+        **more,
+    }
+    return providers.settings_of("smtp").model_validate(given)
+
+
+def twilio_settings(kind: str, port: int, **more: Any) -> Settings:
+    given = {
+        "account_sid": twilio.ACCOUNT_SID,
+        "auth_token": twilio.AUTH_TOKEN,
+        "sender": "+15005550006",
+        "base_url": f"http://127.0.0.1:{port}",
+        "timeout": 5,
+        **more,
+    }
+    return providers.settings_of(kind).model_validate(given)
+
+
+def fcm_settings(port: int, **more: Any) -> Settings:
+    given = {
+        "service_account": fcm.service_account(f"http://127.0.0.1:{port}/token"),
+        "base_url": f"http://127.0.0.1:{port}",
+        "timeout": 5,
+        **more,
+    }
+    return providers.settings_of("fcm").model_validate(given)
+
+
+def http_settings(port: int, **more: Any) -> Settings:
+    given = {
+        "channels": ["sms", "push"],
+        "url": f"http://127.0.0.1:{port}/v1/messages",
+        "headers": {"Authorization": f"Bearer {http.KEY}"},
+        "body": {
+            "to": "{address}",
+            "text": "{text}",
+            "title": "{{{title}}}",
+            "ref": "{attempt}",
+            "ttl": "{valid_seconds}",
+            "callback": "{callback_url}",
+        },
+        "reply": {"reference": "data.id"},
+        "statuses": {404: "unreachable", 410: "unreachable", "418": "accepted", "507": "unavailable"},
+        "idempotency_header": "Idempotency-Key",
+        "idempotency_window": "24h",
+        "timeout": 5,
+        **more,
+    }
+    return providers.settings_of("http").model_validate(given)
+
+
+def fcm_fault(status: int, word: str, code: str | None, kind: type[ProviderError], became: str, **more: Any) -> Answer:
+    """https://firebase.google.com/docs/cloud-messaging/error-codes"""
+    error: dict[str, Any] = {"code": status, "message": more.get("sentence", "for people"), "status": word}
+    error["details"] = [*more.get("details", ())]
+    if code:
+        error["details"].append({"@type": fcm.FCM_ERROR, "errorCode": code})
+    wait = more.get("wait")
+    return Answer(
+        json_reply(status, {"error": error}, *more.get("headers", ())), kind, became, wait and timedelta(seconds=wait)
+    )
+
+
+SMS_FAULTS = (
+    # https://www.twilio.com/docs/api/errors
+    twilio_fault(400, 21211, Unreachable),
+    twilio_fault(400, 21214, Unreachable),
+    twilio_fault(400, 21610, Unreachable),
+    twilio_fault(400, 21614, Unreachable),
+    twilio_fault(400, 21612, Rejected),
+    twilio_fault(400, 21617, Rejected),
+    twilio_fault(400, 29999, Rejected),
+    twilio_fault(400, 30610, Throttled),
+    twilio_fault(403, 21408, Misconfigured),
+    twilio_fault(401, 20003, Misconfigured),
+    twilio_fault(404, 20404, Misconfigured),
+    twilio_fault(400, 21606, Misconfigured),
+    twilio_fault(429, 21611, Throttled),
+    twilio_fault(429, 20429, Throttled, "Retry-After: 3", wait=3),
+    # No 5xx is documented as not processed, whatever the code in it.
+    twilio_fault(500, 20500, Unconfirmed),
+    twilio_fault(503, 20503, Unconfirmed, "Retry-After: 3"),
+    twilio_fault(503, 20429, Unconfirmed),
+    Answer(reply(404, b""), Misconfigured, "http_404"),
+    Answer(json_reply(400, {"code": "21211"}), Rejected, "http_400"),
+    Answer(json_reply(400, {"code": 7}), Rejected, "http_400"),
+)
+
+LOGIN = base64.b64encode(f"{twilio.ACCOUNT_SID}:{twilio.AUTH_TOKEN}".encode()).decode()
+
+
+def cases() -> Mapping[str, Case]:
+    """Kind → case."""
+    account = fcm.service_account("http://127.0.0.1/token")
+    return {
+        "smtp": Case(
+            smtp_settings,
+            dispatch(
+                "ann@example.net",
+                Email("Grüße, 你好", "Hello\n.\n..dots\n", "<p>Hello</p>"),
+                unsubscribe_url="https://m.example.com/u/42",
+            ),
+            target="FROM:<hello@example.com> TO:<ann@example.net>",
+            headers={
+                # RFC 5322, 3.6; RFC 2047; RFC 3834, 5; RFC 8058, 3.1.
+                "From": "Decorum Täst <hello@example.com>",
+                "To": "ann@example.net",
+                "Subject": "Grüße, 你好",
+                "Date": "Sun, 01 Mar 2026 12:00:00 +0000",
+                "Message-ID": f"<{MESSAGE}@example.com>",
+                "X-Decorum-Attempt": ATTEMPT,
+                "Auto-Submitted": "auto-generated",
+                "MIME-Version": "1.0",
+                "List-Unsubscribe": "<https://m.example.com/u/42>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
+            body={"plain": "Hello\r\n.\r\n..dots\r\n", "html": "<p>Hello</p>"},
+            reference=f"<{MESSAGE}@example.com>",
+            wire=SmtpWire,
+            vendor=smtp.Relay,
+            answers=(
+                # RFC 5321, 4.2.3, as replies to the final dot.
+                Answer(b"421 4.3.2 bye\r\n", Throttled, "smtp_421"),
+                Answer(b"450 4.2.0 busy\r\n", Throttled, "smtp_450"),
+                Answer(b"451 4.3.0 ann@example.net later\r\n", Throttled, "smtp_451"),
+                Answer(b"452 4.3.1 full\r\n", Throttled, "smtp_452"),
+                Answer(b"455 4.0.0 odd\r\n", Unavailable, "smtp_455"),
+                Answer(b"550 5.7.1 spam\r\n", Rejected, "smtp_550"),
+                Answer(b"552 5.3.4 too big\r\n", Rejected, "smtp_552"),
+                Answer(b"554-5.6.0 no\r\n554 5.6.0 ann@example.net\r\n", Rejected, "smtp_554"),
+            ),
+            garbage=(
+                b"<html>\r\n",
+                b"\r\n",
+                b"\xff\xfe\r\n",
+                b"25",
+                b"354 again\r\n",
+                b"000 nothing\r\n",
+                b"250-" + b"x" * 5_000_000,
+                b"250-x\r\n" * 500_000,
+            ),
+        ),
+        "twilio_sms": Case(
+            lambda port: twilio_settings("twilio_sms", port),
+            dispatch("+447700900123", Sms("Hello & Grüße 🎉"), callback_url=CALLBACK_URL),
+            target=f"POST /2010-04-01/Accounts/{twilio.ACCOUNT_SID}/Messages.json",
+            headers={"authorization": f"Basic {LOGIN}", "content-type": "application/x-www-form-urlencoded"},
+            body={
+                "To": "+447700900123",
+                "From": "+15005550006",
+                "Body": "Hello & Grüße 🎉",
+                "ValidityPeriod": "3600",
+                "StatusCallback": CALLBACK_URL,
+            },
+            reference="SM42",
+            wire=TwilioWire,
+            vendor=twilio.Twilio,
+            answers=(*SMS_FAULTS, *COMMON),
+            garbage=GARBAGE,
+            callbacks=(
+                # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
+                *(
+                    twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, raw)
+                    for raw in ("queued", "accepted", "sending", "sent")
+                ),
+                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "delivered"),
+                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "read"),
+                # https://www.twilio.com/docs/api/errors/30003: try again; 30005, 30006, 21610: never.
+                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "undelivered", "30003"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "undelivered", "30005"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "undelivered", "30006"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "failed", "21610"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "failed"),
+                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "canceled"),
+                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "teleported", ApiVersion="2040-04-01"),
+            ),
+            secrets=(twilio.AUTH_TOKEN, LOGIN),
+            wrong={"kind": "twilio_sms", "account_sid": twilio.AUTH_TOKEN, "sender": twilio.AUTH_TOKEN},
+        ),
+        "twilio_voice": Case(
+            lambda port: twilio_settings("twilio_voice", port, ring=25),
+            dispatch("+447700900123", Robocall(say="Fish & <chips>"), callback_url=CALLBACK_URL, locale="en-GB"),
+            target=f"POST /2010-04-01/Accounts/{twilio.ACCOUNT_SID}/Calls.json",
+            headers={"authorization": f"Basic {LOGIN}"},
+            body={
+                "To": "+447700900123",
+                "From": "+15005550006",
+                "Twiml": (
+                    f'<Response><Gather numDigits="1" timeout="5" action="{CALLBACK_URL}" method="POST">'
+                    '<Say language="en-GB">Fish &amp; &lt;chips&gt;</Say></Gather></Response>'
+                ),
+                "Timeout": "25",
+                "StatusCallback": CALLBACK_URL,
+                "StatusCallbackEvent": "completed",
+            },
+            reference="SM42",
+            wire=TwilioWire,
+            vendor=twilio.Twilio,
+            answers=(
+                twilio_fault(400, 21211, Unreachable),
+                twilio_fault(400, 21214, Unreachable),
+                twilio_fault(400, 21217, Unreachable),
+                twilio_fault(400, 21216, Rejected),
+                twilio_fault(400, 21215, Misconfigured),
+                twilio_fault(400, 21210, Misconfigured),
+                twilio_fault(429, 20429, Throttled, "Retry-After: 3", wait=3),
+                *COMMON,
+            ),
+            garbage=GARBAGE,
+            callbacks=(
+                # https://www.twilio.com/docs/voice/api/call-resource#call-status-values; it rang, so it counts.
+                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "completed", kind="Call"),
+                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "busy", kind="Call"),
+                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "no-answer", kind="Call"),
+                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "in-progress", kind="Call", Digits="9"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "failed", "13224", kind="Call"),
+                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "canceled", kind="Call"),
+                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "teleported", kind="Call"),
+            ),
+            secrets=(twilio.AUTH_TOKEN, LOGIN),
+            wrong={"kind": "twilio_voice", "account_sid": twilio.AUTH_TOKEN, "sender": twilio.AUTH_TOKEN},
+        ),
+        "fcm": Case(
+            fcm_settings,
+            dispatch("token-of-a-phone", Push("Title", "Grüße", {"screen": "home"}, "https://example.com/i.png")),
+            target=f"POST /v1/projects/{fcm.PROJECT}/messages:send",
+            headers={"authorization": "Bearer ya29.token", "content-type": "application/json"},
+            body={
+                "message": {
+                    "token": "token-of-a-phone",
+                    "notification": {"title": "Title", "body": "Grüße", "image": "https://example.com/i.png"},
+                    "data": {"screen": "home", "decorum_message": MESSAGE},
+                    "android": {"collapse_key": MESSAGE, "ttl": "3600s", "notification": {"tag": MESSAGE}},
+                    "apns": {"headers": {"apns-collapse-id": MESSAGE, "apns-expiration": "1772370000"}},
+                    "webpush": {"headers": {"TTL": "3600", "Topic": MESSAGE}},
+                }
+            },
+            reference="projects/p/messages/1",
+            wire=FcmWire,
+            vendor=fcm.Fcm,
+            answers=(
+                # https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
+                fcm_fault(404, "NOT_FOUND", "UNREGISTERED", Unreachable, "UNREGISTERED"),
+                fcm_fault(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", Rejected, "SENDER_ID_MISMATCH"),
+                fcm_fault(
+                    400,
+                    "INVALID_ARGUMENT",
+                    "INVALID_ARGUMENT",
+                    Unreachable,
+                    "INVALID_TOKEN",
+                    sentence="The registration token is not a valid FCM registration token",
+                ),
+                fcm_fault(
+                    400,
+                    "INVALID_ARGUMENT",
+                    "INVALID_ARGUMENT",
+                    Unreachable,
+                    "INVALID_TOKEN",
+                    details=[{"@type": fcm.BAD_REQUEST, "fieldViolations": [{"field": "message.token"}]}],
+                ),
+                fcm_fault(
+                    400,
+                    "INVALID_ARGUMENT",
+                    None,
+                    Rejected,
+                    "INVALID_ARGUMENT",
+                    sentence="Invalid value at 'message.data[0].value' (TYPE_STRING), 12",
+                    details=[{"@type": fcm.BAD_REQUEST, "fieldViolations": [{"field": "message.data[0].value"}]}],
+                ),
+                fcm_fault(
+                    400, "INVALID_ARGUMENT", None, Rejected, "INVALID_ARGUMENT", details=[{"fieldViolations": 7}]
+                ),
+                fcm_fault(
+                    429,
+                    "RESOURCE_EXHAUSTED",
+                    "QUOTA_EXCEEDED",
+                    Throttled,
+                    "QUOTA_EXCEEDED",
+                    wait=30,
+                    headers=["Retry-After: 30"],
+                ),
+                # https://firebase.google.com/docs/cloud-messaging/scale-fcm: without a header, 60 seconds.
+                fcm_fault(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", Throttled, "QUOTA_EXCEEDED", wait=60),
+                # "The server is overloaded."
+                fcm_fault(
+                    503, "UNAVAILABLE", "UNAVAILABLE", Throttled, "UNAVAILABLE", wait=11, headers=["Retry-After: 11"]
+                ),
+                fcm_fault(503, "UNAVAILABLE", None, Unconfirmed, "http_503"),
+                fcm_fault(500, "INTERNAL", "INTERNAL", Unconfirmed, "INTERNAL"),
+                fcm_fault(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", Misconfigured, "THIRD_PARTY_AUTH_ERROR"),
+                fcm_fault(401, "UNAUTHENTICATED", None, Misconfigured, "http_401"),
+                fcm_fault(400, "FAILED_PRECONDITION", "BRAND_NEW_CODE", Rejected, "http_400"),
+                Answer(json_reply(400, {"error": []}), Rejected, "http_400"),
+                Answer(json_reply(400, {"error": {"details": {"a": 1}, "status": []}}), Rejected, "http_400"),
+                *COMMON,
+            ),
+            garbage=GARBAGE,
+            secrets=(account.split("\\n")[3], "ya29.token"),
+            wrong={"kind": "fcm", "service_account": account.replace("BEGIN", "BROKEN")},
+        ),
+        "http": Case(
+            http_settings,
+            dispatch("+447700900123", Sms('Say "hi"\n\\ Grüße'), callback_url=CALLBACK_URL),
+            target="POST /v1/messages",
+            headers={
+                "authorization": f"Bearer {http.KEY}",
+                "content-type": "application/json",
+                "idempotency-key": MESSAGE,
+            },
+            body={
+                "to": "+447700900123",
+                "text": 'Say "hi"\n\\ Grüße',
+                "title": "{}",
+                "ref": ATTEMPT,
+                "ttl": 3600,
+                "callback": CALLBACK_URL,
+            },
+            reference="hv-42",
+            wire=HostedHttpWire,
+            vendor=http.Http,
+            answers=(
+                Answer(reply(404, b""), Unreachable, "http_404"),
+                Answer(reply(410, b""), Unreachable, "http_410"),
+                Answer(reply(507, b""), Unavailable, "http_507"),
+                Answer(reply(418, b"no json, though said to be accepted"), Unconfirmed, "bad_reply"),
+                *COMMON,
+            ),
+            garbage=GARBAGE,
+            secrets=(http.KEY,),
+            wrong={
+                "kind": "http",
+                "channels": ["sms"],
+                "url": "http://x/",
+                "headers": {"Authorization": f"{http.KEY}\r\nX: y"},
+                "body": {},
+            },
+        ),
+        "inbox": Case(
+            lambda _: providers.settings_of("inbox").model_validate({}),
+            dispatch("+447700900123", Sms("Hello")),
+            reference=f"inbox-{ATTEMPT}",
+        ),
+    }

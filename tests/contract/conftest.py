@@ -1,0 +1,72 @@
+"""Providers and vendors that are closed again."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.contract.cases import NOW, Case, cases
+from tests.vendors.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from providers import Provider, Settings
+    from tests.contract.wire import Wire
+
+Open = "Callable[..., Awaitable[Provider]]"
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[..., Awaitable[Provider]]]:
+    """Settings (and a clock) → an open provider."""
+    providers: list[Provider] = []
+
+    async def open_provider(settings: Settings, clock: Any = lambda: NOW) -> Provider:
+        provider: Provider = importlib.import_module(f"providers.{settings.kind}").Provider("given", settings, clock)
+        providers.append(provider)
+        await provider.open()
+        return provider
+
+    yield open_provider
+    for provider in providers:
+        await provider.close()
+
+
+@pytest.fixture
+async def wired() -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
+    """Case → its scripted server, running."""
+    wires: list[Wire] = []
+
+    async def start(case: Case, **script: Any) -> Wire:
+        assert case.wire is not None
+        wire = case.wire(**script)
+        wires.append(wire)
+        await wire.start()
+        return wire
+
+    yield start
+    for wire in wires:
+        await wire.stop()
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[Callable[..., Awaitable[tuple[Any, int]]]]:
+    """Strict vendor's class → the vendor, running, and its port."""
+    vendors: list[Any] = []
+
+    async def start(vendor: Callable[..., Any], ledger: Ledger | None = None, **options: Any) -> tuple[Any, int]:
+        found = vendor(ledger or Ledger(), **options)
+        vendors.append(found)
+        return found, await found.start()
+
+    yield start
+    for vendor in vendors:
+        await vendor.stop()
+
+
+@pytest.fixture(scope="session")
+def every_case() -> Any:
+    return cases()

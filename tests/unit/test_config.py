@@ -1,0 +1,710 @@
+"""The configuration: what loads, what does not and how it says so, and that no secret is ever shown."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import string
+from dataclasses import replace
+from datetime import time, timedelta
+from pathlib import Path
+from time import perf_counter
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway import config
+from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault, OnUnknown
+from gateway.message import MessageState, Priority
+from providers import Channel
+from ratelimit import Calendar, Scope
+
+SAMPLE = Path(config.__file__).with_name("sample.yaml")
+SECRET = "s3cr3t-Sesame-0pen"
+SHA256 = hashlib.sha256(b"key").hexdigest()
+ENVIRON = {"TWILIO_TOKEN": SECRET, "MAIL_PASSWORD": SECRET + "2", "EMPTY": "", "HALF": "\udc80"}
+
+# The sample of DESIGN.md without what later releases bring, and with the provider that it only names.
+DESIGN = f"""
+store: sqlite:///decorum.db                    # or postgresql://…
+broker: amqp://guest:guest@localhost/          # leave out: HTTP only
+http:
+  private: 127.0.0.1:8080                      # API, console, /metrics, /livez, /readyz
+  public: 127.0.0.1:8081                       # opens, clicks, unsubscribe, vendors' callbacks
+  public_url: https://m.example.com
+keys: [{{name: orders, sha256: "{SHA256}", scopes: [send]}}]   # none: only a loopback address may be bound
+providers:
+  mail: {{kind: smtp, host: localhost, port: 1025, sender: "Example <hello@example.com>"}}
+  text: {{kind: twilio_sms, account_sid: AC123, auth_token: {{env: TWILIO_TOKEN}}, sender: "+15005550006"}}
+  text_backup: {{kind: inbox}}
+routes: {{email: [mail], sms: [text, text_backup]}}     # in order
+policy:
+  timezone: Asia/Tokyo                         # last resort, after request, profile and phone number
+  categories:
+    one_time_code: {{priority: critical, caps: exempt, quiet_hours: exempt, expires_after: 5m, on_unknown: leave}}
+    transactional: {{priority: high, quiet_hours: exempt, on_unknown: repeat}}
+    reactivation:  {{priority: bulk, channels: [push, sms, email], expires_after: 14d}}
+  caps:
+    - {{name: daily, limit: 2, per: 24h}}                                   # rolling
+    - {{name: push-week, limit: 3, per: week, channel: push}}               # calendar, in the person's zone
+    - {{name: campaign-month, limit: 6, per: 30d, scope: [user, campaign]}}
+  minimum_gap: 2h
+  quiet_hours: [{{name: night, from: "21:00", to: "08:00"}}]
+"""
+
+SMALL = {
+    "providers": {"box": {"kind": "inbox"}},
+    "routes": {"sms": ["box"]},
+    "policy": {"timezone": "UTC", "categories": {"news": {}}},
+}
+
+
+def parse(text: str) -> Config:
+    return config.parse(text, ENVIRON, base=Path("/nowhere"))
+
+
+def faults(text: str) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return [(fault.path, fault.problem) for fault in caught.value.faults]
+
+
+def small(**changes: object) -> str:
+    """The smallest configuration with other values; ``a__b`` is the key b within a."""
+    document = copy.deepcopy(SMALL)
+    for path, value in changes.items():
+        *way, last = path.split("__")
+        node = document
+        for step in way:
+            node = node.setdefault(step, {})
+        node[last] = value
+    return json.dumps(document)
+
+
+# ---------------------------------------------------------------------------------------------------------- what loads
+
+
+def test_the_sample_of_the_design_loads() -> None:
+    found = parse(DESIGN)
+
+    assert found.store == "sqlite:///decorum.db"
+    assert found.broker == BrokerConfig("amqp://guest:guest@localhost/", "declare", 500)
+    assert found.http.private == Endpoint("127.0.0.1", 8080)
+    assert found.http.public == Endpoint("127.0.0.1", 8081)
+    assert found.http.public_url == "https://m.example.com"
+    assert found.keys == (config.Key("orders", SHA256, frozenset({"send"})),)
+    assert found.routes == {Channel.EMAIL: ("mail",), Channel.SMS: ("text", "text_backup")}
+    assert set(found.providers) == {"mail", "text", "text_backup"}
+    assert found.events.exchange == "decorum.events"
+    assert found.events.states == set(MessageState) - {MessageState.WAITING, MessageState.SENDING}
+    assert found.retention == config.Retention(timedelta(days=30), timedelta(days=400))
+    assert found.worker == config.WorkerConfig(dict.fromkeys(Priority, 256), timedelta(seconds=10))
+
+    policy = found.policy
+    assert policy.zone == ZoneInfo("Asia/Tokyo")
+    code, transactional, reactivation = policy.categories.values()
+    assert code == config.Category(
+        name="one_time_code",
+        priority=Priority.CRITICAL,
+        channels=None,
+        caps_exempt=True,
+        quiet_hours_exempt=True,
+        counts=False,
+        expires_after=timedelta(minutes=5),
+        on_unknown=OnUnknown.LEAVE,
+        unsubscribe=False,
+    )
+    assert transactional.on_unknown is OnUnknown.REPEAT
+    assert transactional.expires_after == timedelta(hours=72)
+    assert transactional.counts
+    assert not transactional.unsubscribe
+    assert reactivation.channels == (Channel.PUSH, Channel.SMS, Channel.EMAIL)
+    assert reactivation.unsubscribe
+    daily, week, month = policy.caps
+    assert (daily.name, daily.limit, daily.per, daily.scope) == ("daily", 2, timedelta(days=1), frozenset())
+    assert (week.per, week.channels, week.week_start) == (Calendar.WEEK, {Channel.PUSH}, 0)
+    assert month.scope == {Scope.CAMPAIGN}
+    assert [gap.gap for gap in policy.gaps] == [timedelta(hours=2)]
+    (night,) = policy.quiet_hours
+    assert (night.start, night.end) == (time(21), time(8))
+
+
+def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others() -> None:
+    policy = parse(DESIGN.replace("channel: push}", "category: transactional}")).policy
+
+    def names(category: str) -> list[str]:
+        return [rule.name for rule in policy.rules(policy.categories[category])]
+
+    assert names("one_time_code") == []
+    assert names("transactional") == ["daily", "push-week", "campaign-month", "minimum_gap"]
+    assert names("reactivation") == ["daily", "campaign-month", "minimum_gap", "night"]
+    gone = replace(policy.categories["reactivation"], name="of_an_older_policy")
+    assert [rule.name for rule in policy.rules(gone)] == names("reactivation")
+
+
+def test_the_packaged_sample_loads_in_an_instant_without_any_environment() -> None:
+    config.load(SAMPLE, {})  # the provider's module is imported
+    took = min(_timed() for _ in range(5))
+
+    assert took < 0.1
+    found = config.load(SAMPLE, {})
+    assert found.store.startswith("sqlite:///")
+    assert set(found.routes) == set(Channel)
+    assert found.http.private.loopback
+    assert not found.events.states  # nobody would fetch them
+
+
+def _timed() -> float:
+    start = perf_counter()
+    config.load(SAMPLE, {})
+    return perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("per", "back"),
+    [("24h", 1), ("7d", 7), ("day", 3), ("week", 9), ("month", 33)],
+)
+def test_the_longest_window_is_the_longest_of_all_and_knows_of_zones(per: str, back: int) -> None:
+    cap = {"name": "a", "limit": 1, "per": per}
+    short = {"name": "b", "limit": 1, "per": "1h"}
+
+    assert parse(small(policy__caps=[cap, short])).policy.longest_window == timedelta(days=back)
+
+
+def test_without_caps_no_window_is_read_but_that_of_the_gaps() -> None:
+    assert parse(small()).policy.longest_window == timedelta(0)
+    assert parse(small(policy__minimum_gap="2h")).policy.longest_window == timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("5m", timedelta(minutes=5)),
+        ("24h", timedelta(days=1)),
+        ("14d", timedelta(days=14)),
+        ("2w", timedelta(weeks=2)),
+        ("1h30m", timedelta(minutes=90)),
+    ],
+)
+def test_durations(text: str, length: timedelta) -> None:
+    found = parse(small(policy__categories={"news": {"expires_after": text}}))
+
+    assert found.policy.categories["news"].expires_after == length
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port", "loopback"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", 0, True),
+        ("localhost:8080", "localhost", 8080, True),
+        ("[::1]:80", "::1", 80, True),
+        ("127.8.9.1:80", "127.8.9.1", 80, True),
+    ],
+)
+def test_addresses(written: str, host: str, port: int, loopback: bool) -> None:
+    found = parse(small(http__private=written)).http.private
+
+    assert (found.host, found.port, found.loopback) == (host, port, loopback)
+    assert str(found) == written
+
+
+def test_with_keys_any_address_may_be_bound() -> None:
+    keys = [{"name": "orders", "sha256": SHA256.upper(), "scopes": "priority"}]
+    found = parse(small(http__private="0.0.0.0:8080", keys=keys))
+
+    assert found.keys[0].sha256 == SHA256
+    assert found.keys[0].scopes == {"priority"}
+
+
+def test_without_keys_the_public_listener_may_be_public() -> None:
+    assert parse(small(http__public="0.0.0.0:443", http__public_url="https://m.example.com/"))
+
+
+def test_what_the_file_only_mentions_is_as_if_it_were_not_there() -> None:
+    empty = dict.fromkeys(("store", "broker", "http", "keys", "events", "retention", "worker"))
+
+    assert parse(small(**empty)) == parse(small())
+
+
+def test_broker_worker_and_retention_can_be_told_in_full() -> None:
+    found = parse(
+        small(
+            broker={"url": "amqps://h/", "topology": "passive", "prefetch": 7},
+            events={"exchange": "e", "states": ["sent"]},
+            worker={"in_flight": {"bulk": 1}, "attempt": "5s"},
+            retention={"messages": "1d", "contacts": "2d"},
+        )
+    )
+
+    assert found.broker == BrokerConfig("amqps://h/", "passive", 7)
+    assert found.events.states == {MessageState.SENT}
+    assert found.worker.in_flight[Priority.BULK] == 1
+    assert found.worker.in_flight[Priority.CRITICAL] == 256
+    assert found.worker.attempt == timedelta(seconds=5)
+    assert found.retention.contacts == timedelta(days=2)
+
+
+def test_gaps_and_weeks_can_be_told_in_full() -> None:
+    gaps = [{"name": "a", "gap": "1h", "channel": "sms"}, {"name": "b", "gap": "2h", "category": ["news"]}]
+    caps = [{"name": "c", "limit": 1, "per": "week", "channel": ["sms", "push"]}]
+    policy = parse(small(policy__minimum_gap=gaps, policy__caps=caps, policy__week_start="sunday")).policy
+
+    assert [(gap.name, gap.channels, gap.categories) for gap in policy.gaps] == [
+        ("a", {"sms"}, frozenset()),
+        ("b", frozenset(), {"news"}),
+    ]
+    assert policy.caps[0].week_start == 6
+
+
+def test_a_policys_hash_is_of_its_meaning() -> None:
+    text = small(policy__caps=[{"name": "c", "limit": 1, "per": "24h", "channel": ["sms", "push"]}])
+    same = small(
+        policy__caps=[{"per": "1d", "name": "c", "limit": 1, "scope": ["user"], "channel": ["push", "sms"]}],
+        policy__categories={"news": {"priority": "normal"}},
+        store="sqlite:///other.db",
+    )
+    other = small(policy__caps=[{"name": "c", "limit": 2, "per": "24h", "channel": ["sms", "push"]}])
+
+    assert parse(text).policy.hash == parse(same).policy.hash
+    assert parse(text).policy.hash != parse(other).policy.hash
+    # The same in another process, whatever its hash seed.
+    of_all = small(policy__caps=[{"name": "c", "limit": 1, "per": "24h", "channel": list(Channel)}])
+    assert parse(of_all).policy.hash == "f4223c597e741925f1891b81c93b25183e27cc8c1787f7c5bf52e419e9053655"
+
+
+# ---------------------------------------------------------------------------------------------------- which file it is
+
+
+def test_the_file_is_the_options_else_the_environments_else_the_directorys() -> None:
+    there = {"DECORUM_CONFIG": "/etc/decorum.yaml"}
+
+    assert config.locate(Path("a.yaml"), there) == Path("a.yaml")
+    assert config.locate(None, there) == Path("/etc/decorum.yaml")
+    assert config.locate(None, {"DECORUM_CONFIG": ""}) == Path("gateway.yaml")
+    assert config.locate(None, {}) == Path("gateway.yaml")
+
+
+def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"store: \xe9")
+    for name, phrase in [("none.yaml", "--config"), (".", "--config"), ("latin.yaml", "UTF-8"), ("a\0b", "--config")]:
+        with pytest.raises(ConfigError, match=phrase):
+            config.load(tmp_path / name, {})
+
+
+# --------------------------------------------------------------------------------------------------- what does not load
+
+BROKEN = [
+    ("", "", "empty"),
+    ("[1]", "", "must be a mapping"),
+    ("a: b: c", "", "line 1, column 5"),
+    ("a: 1\nb: [", "", "line 2, column 5"),
+    ("a: &x 1\nb: *x", "", "line 2, column 4: an alias"),
+    ("[" * 10_000, "", "nested too deeply"),
+    ("a: \x00", "", "line 1: a character"),
+    ('a: "\\UFFFFFFFF"', "", "escape"),
+    ("--- 1\n--- 2", "", "single document"),
+    ("a" * 1_000_001, "", "larger than"),
+    ("1.5: a", "", "key in line 1"),
+    ("on: a", "", "key in line 1"),
+    ("<<: {a: 1}", "", "key in line 1"),
+    ("? [a]\n: 1", "", "key in line 1"),
+    ("store: a\nstore: b", "store", "written twice, the second time in line 2"),
+    ("store: !!python/object:os.system a", "store", "leave out the tag"),
+    ("store: !!float a", "store", "tag"),
+    ("store: =", "store", "quotes"),
+    ('store: "\\ud800"', "store", "half a character"),
+    (
+        "policy: {quiet_hours: [{from: 21:00}]}",
+        "policy.quiet_hours[0].from",
+        'base 60: put it in quotes, such as "21:00"',
+    ),
+    ("policy: {caps: [{limit: 010}]}", "policy.caps[0].limit", "decimal"),
+    ("policy: {caps: [{limit: 0x10}]}", "policy.caps[0].limit", "decimal"),
+    (f"policy: {{caps: [{{limit: {'9' * 5000}}}]}}", "policy.caps[0].limit", "leave the tag out"),
+    ('"\\ud83d\\ude00": 1', "", "half a character"),
+    ('"a b": 1', "['a b']", "not a known key"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "phrase"), BROKEN, ids=[text[:30] for text, _, _ in BROKEN])
+def test_yaml_with_a_trap_in_it(text: str, path: str, phrase: str) -> None:
+    assert any(where == path and phrase in problem for where, problem in faults(text))
+
+
+MAIL = {"kind": "smtp", "host": "localhost", "sender": "a@example.com"}
+TEXT = {"kind": "twilio_sms", "account_sid": "AC1", "auth_token": SECRET, "sender": "+15005550006"}
+CAP = {"name": "a", "limit": 1, "per": "24h"}
+NIGHT = {"name": "night", "from": "21:00", "to": "08:00"}
+KEY = {"name": "orders", "sha256": SHA256, "scopes": ["send"]}
+
+WRONG = [
+    ({"stroe": "x"}, "stroe", "did you mean store?"),
+    ({"plans": {}}, "plans", "there are store, broker"),
+    ({"store": "mysql://root@h/x"}, "store", "must be sqlite:///"),
+    ({"store": "sqlite:///"}, "store", "must be sqlite:///"),
+    ({"store": "sqlite:///:memory:"}, "store", "name a file"),
+    ({"store": "postgresql+asyncpg://h/x"}, "store", "postgresql://user"),
+    ({"store": f"postgresql://u:{SECRET}/x@h:5432/d"}, "store", "percent-encoded"),
+    ({"store": 5}, "store", "must be text"),
+    ({"broker": f"http://u:{SECRET}@h/"}, "broker", "must be amqp://"),
+    ({"broker": f"amqp://u:{SECRET}/1@h:x/"}, "broker", "percent-encoded"),
+    ({"broker": {}}, "broker.url", "is missing"),
+    ({"broker": {"url": "amqp://h", "topology": "declared"}}, "broker.topology", "did you mean declare?"),
+    ({"broker": {"url": "amqp://h", "prefetch": 0}}, "broker.prefetch", "must be at least 1"),
+    ({"http__private": "127.0.0.1"}, "http.private", "must be host:port"),
+    ({"http__private": 8080}, "http.private", "must be host:port"),
+    ({"http__private": "::1:8080"}, "http.private", "must be host:port"),
+    ({"http__private": "127.0.0.1:65536"}, "http.private", "at most 65535"),
+    ({"http__private": "127.0.0.256:80"}, "http.private", "not an IP address"),
+    ({"http__private": "0.0.0.0:80"}, "http.private", "add keys"),
+    ({"http__private": "gateway:80"}, "http.private", "add keys"),
+    ({"http__private": "0.0.0.0:80", "keys": []}, "http.private", "add keys"),
+    ({"http__public": "0.0.0.0:80"}, "http.public_url", "is missing"),
+    ({"http__public_url": "https://a"}, "http.public", "is missing"),
+    ({"http__public": "127.0.0.1:8080", "http__public_url": "https://a"}, "http.public", "must differ"),
+    ({"http__public": "h:1", "http__public_url": "m.example.com"}, "http.public_url", "must be https://host"),
+    ({"http__public": "h:1", "http__public_url": "https://a/?b"}, "http.public_url", "must be https://host"),
+    ({"keys": {"a": 1}}, "keys", "must be a list"),
+    ({"keys": [KEY | {"name": "a" * 65}]}, "keys[0].name", "at most 64"),
+    ({"keys": [KEY | {"sha256": "abc"}]}, "keys[0].sha256", "64 hex digits"),
+    ({"keys": [KEY | {"sha256": hashlib.sha256().hexdigest()}]}, "keys[0].sha256", "empty key"),
+    ({"keys": [KEY | {"scopes": []}]}, "keys[0].scopes", "at least 1"),
+    ({"keys": [KEY | {"scopes": ["raed"]}]}, "keys[0].scopes[0]", "did you mean read?"),
+    ({"keys": [KEY, KEY]}, "keys[1].name", "twice"),
+    ({"keys": [KEY, KEY | {"name": "b"}]}, "keys[1].sha256", "twice"),
+    ({"providers": {}}, "providers", "is missing"),
+    ({"providers": ["box"]}, "providers", "must be a mapping"),
+    ({"providers__Box": {"kind": "inbox"}}, "providers.Box", "must be named with"),
+    ({"providers__b": None}, "providers.b.kind", "must be one of fcm, http, inbox, smtp"),
+    ({"providers__b": "inbox"}, "providers.b", "must be a mapping"),
+    ({"providers__b": {"kind": "twilio"}}, "providers.b.kind", "did you mean twilio_"),
+    ({"providers__b": {"kind": ["inbox"]}}, "providers.b.kind", "must be one of"),
+    ({"providers__b": {"kind": "inbox", "keeps": 1}}, "providers.b.keeps", "did you mean keep?"),
+    ({"providers__b": {"kind": "inbox", "keep": 0}}, "providers.b.keep", "at least 1"),
+    ({"providers__b": MAIL | {"pace": "10/s"}}, "providers.b.pace", "there are kind,"),
+    ({"providers__b": TEXT | {"auth_token": {"env": "NONE"}}}, "providers.b.auth_token", "NONE is not set"),
+    ({"providers__b": TEXT | {"auth_token": {"env": "EMPTY"}}}, "providers.b.auth_token", "EMPTY is empty"),
+    ({"providers__b": TEXT | {"auth_token": {"env": "HALF"}}}, "providers.b.auth_token", "HALF is not UTF-8"),
+    ({"providers__b": TEXT | {"auth_token": {"env": "A B"}}}, "providers.b.auth_token", "must name an environment"),
+    ({"providers__b": TEXT | {"auth_token": {"file": "none"}}}, "providers.b.auth_token", "no file '/nowhere/none'"),
+    ({"providers__b": TEXT | {"auth_token": {"file": "/dev/zero"}}}, "providers.b.auth_token", "no file"),
+    ({"providers__b": TEXT | {"auth_token": {"file": "a\0b"}}}, "providers.b.auth_token", "no file"),
+    ({"routes": {}}, "routes", "is missing"),
+    ({"routes__emial": ["box"]}, "routes.emial", "did you mean email?"),
+    ({"routes__sms": ["bax"]}, "routes.sms", "did you mean box?"),
+    ({"routes__sms": []}, "routes.sms", "at least 1"),
+    ({"routes__sms": {"box": 70}}, "routes.sms", "must be a list"),
+    ({"routes__sms": ["box", 5]}, "routes.sms[1]", "must be text"),
+    ({"routes__sms": ["box", "box"]}, "routes.sms", "twice"),
+    ({"providers__mail": MAIL, "routes__sms": ["mail"]}, "routes.sms", "cannot send on this channel; these can: box"),
+    ({"events": {}}, "events", "needs a broker"),
+    ({"broker": "amqp://h", "events__states": ["faild"]}, "events.states[0]", "did you mean failed?"),
+    ({"retention__messages": "0d"}, "retention.messages", "longer than nothing"),
+    ({"retention__contacts": "10000d"}, "retention.contacts", "at most 3660d"),
+    (
+        {"retention__contacts": "7d", "policy__caps": [CAP, {"name": "long", "limit": 1, "per": "7d"}]},
+        "retention.contacts",
+        "at least 8d: 'long' in the policy looks back 7d",
+    ),
+    ({"retention__contacts": "2d", "policy__minimum_gap": "36h"}, "retention.contacts", "at least 3d: 'minimum_gap'"),
+    ({"worker__in_flight": {"critcal": 1}}, "worker.in_flight.critcal", "did you mean critical?"),
+    ({"worker__in_flight": {"bulk": True}}, "worker.in_flight.bulk", "whole number"),
+    ({"worker__attempt": 10}, "worker.attempt", "duration with its unit"),
+    ({"worker__attempt": "10"}, "worker.attempt", "duration with its unit"),
+    ({"worker__attempt": "11m"}, "worker.attempt", "at most 10m"),
+    ({"worker__attempt": ""}, "worker.attempt", "duration with its unit"),
+    ({"policy": None}, "policy", "is missing"),
+    ({"policy": []}, "policy", "must be a mapping"),
+    ({"policy__send_windows": []}, "policy.send_windows", "not a known key"),
+    ({"policy__timezone": None}, "policy.timezone", "is missing"),
+    ({"policy__timezone": "Asia/Tokio"}, "policy.timezone", "did you mean Asia/Tokyo?"),
+    ({"policy__timezone": "../etc/passwd"}, "policy.timezone", "IANA"),
+    ({"policy__week_start": "mondy"}, "policy.week_start", "did you mean monday?"),
+    ({"policy__categories": {}}, "policy.categories", "is missing"),
+    ({"policy__categories": {"a.b": {}}}, "policy.categories['a.b']", "must be named with"),
+    ({"policy__categories": {"a": {"priority": "critcal"}}}, "policy.categories.a.priority", "did you mean critical?"),
+    ({"policy__categories": {"a": {"caps": "none"}}}, "policy.categories.a.caps", "must be exempt, or be left out"),
+    ({"policy__categories": {"a": {"counts": "yes"}}}, "policy.categories.a.counts", "true or false"),
+    ({"policy__categories": {"a": {"abuse": {}}}}, "policy.categories.a.abuse", "not a known key"),
+    ({"policy__categories": {"a": {"channels": []}}}, "policy.categories.a.channels", "at least 1"),
+    ({"policy__categories": {"a": {"channels": "smss"}}}, "policy.categories.a.channels", "did you mean sms?"),
+    ({"policy__categories": {"a": {"channels": ["sms", "sms"]}}}, "policy.categories.a.channels", "twice"),
+    ({"policy__categories": {"a": {"channels": "push"}}}, "policy.categories.a.channels", "no route to go by (push)"),
+    ({"policy__categories": {"a": {"on_unknown": "retry"}}}, "policy.categories.a.on_unknown", "leave, repeat"),
+    ({"policy__caps": CAP}, "policy.caps", "must be a list"),
+    ({"policy__caps": [CAP | {"limit": 0}]}, "policy.caps[0].limit", "at least 1, less would never send"),
+    ({"policy__caps": [CAP, CAP | {"name": "b", "limit": 1.5}]}, "policy.caps[1].limit", "whole number"),
+    ({"policy__caps": [CAP | {"limit": True}]}, "policy.caps[0].limit", "whole number"),
+    ({"policy__caps": [CAP | {"per": "fortnight"}]}, "policy.caps[0].per", "day, week or month"),
+    ({"policy__caps": [CAP | {"per": "400d"}]}, "policy.caps[0].per", "at most 366d"),
+    ({"policy__caps": [CAP | {"per": 24}]}, "policy.caps[0].per", "day, week or month"),
+    ({"policy__caps": [CAP | {"scope": ["person"]}]}, "policy.caps[0].scope[0]", "user, channel, category, campaign"),
+    ({"policy__caps": [CAP | {"enforce": "0%"}]}, "policy.caps[0].enforce", "not a known key"),
+    ({"policy__caps": [CAP | {"channel": "smss"}]}, "policy.caps[0].channel", "did you mean sms?"),
+    ({"policy__caps": [CAP | {"category": "new"}]}, "policy.caps[0].category", "'new' is not under policy.categories"),
+    ({"policy__caps": [CAP | {"name": "a b"}]}, "policy.caps[0].name", "must have the form"),
+    ({"policy__caps": [CAP, CAP]}, "policy.caps[1].name", "twice"),
+    ({"policy__caps": [CAP], "policy__quiet_hours": [NIGHT | {"name": "a"}]}, "policy.quiet_hours[0].name", "twice"),
+    ({"policy__minimum_gap": 2}, "policy.minimum_gap", "duration with its unit"),
+    ({"policy__minimum_gap": [{"name": "a"}]}, "policy.minimum_gap[0].gap", "is missing"),
+    ({"policy__quiet_hours": [NIGHT | {"from": "9 pm"}]}, "policy.quiet_hours[0].from", "in quotes"),
+    ({"policy__quiet_hours": [NIGHT | {"to": "24:00"}]}, "policy.quiet_hours[0].to", '"23:59"'),
+    ({"policy__quiet_hours": [NIGHT | {"to": "21:00"}]}, "policy.quiet_hours[0].to", "nothing would ever be sent"),
+    (
+        {"policy__quiet_hours": [NIGHT | {"to": "20:59"}], "worker__attempt": "2m"},
+        "policy.quiet_hours[0].to",
+        "no time to send",
+    ),
+    ({"policy__quiet_hours": [{"name": "a", "to": "08:00"}]}, "policy.quiet_hours[0].from", "is missing"),
+    ({"policy__quiet_hours": [NIGHT | {"start": "1"}]}, "policy.quiet_hours[0].start", "there are name"),
+]
+
+
+@pytest.mark.parametrize(("changes", "path", "phrase"), WRONG, ids=[f"{p}: {w}" for _, p, w in WRONG])
+def test_what_is_wrong_is_told_with_its_path_once_and_alone(changes: dict[str, object], path: str, phrase: str) -> None:
+    ((where, problem),) = (fault for fault in faults(small(**changes)) if not _follows(fault[0], path))
+
+    assert where == path
+    assert phrase in problem
+    assert SECRET not in problem
+
+
+def _follows(where: str, path: str) -> bool:
+    """Whether a fault is only another view of the one at ``path``."""
+    return (path in ("providers", "routes") and where != path) or (where == "keys[1].sha256" and path == "keys[1].name")
+
+
+def test_faults_of_all_kinds_and_parts_are_told_at_once_in_the_files_order() -> None:
+    found = faults("""
+store: mysql://h
+brokr: amqp://h
+http: {private: 0.0.0.0:80}
+providers:
+  text: {kind: twilio_sms, account_sid: AC1, auth_token: {env: NONE}, sender: "+15005550006"}
+  box: {kind: inbox, keep: 0}
+routes: {email: [txet], sms: [text]}
+retention: {contacts: 5d}
+policy:
+  timezone: Asia/Tokio
+  categories:
+    news: {priority: urgent, expires_after: 5}
+    codes: {channels: push}
+  caps:
+    - {name: a, limit: 0, per: 24h}
+    - {name: b, limit: 1, per: month, category: nwes}
+  quiet_hours: [{name: b, from: 21:00, to: 08:00}, {name: b, from: "21:00", to: "08:00"}]
+""")
+
+    assert [path for path, _ in found] == [
+        "store",
+        "brokr",
+        "http.private",
+        "providers.text.auth_token",
+        "providers.box.keep",
+        "routes.email",
+        "retention.contacts",
+        "policy.timezone",
+        "policy.categories.news.priority",
+        "policy.categories.news.expires_after",
+        "policy.categories.codes.channels",
+        "policy.caps[0].limit",
+        "policy.caps[1].category",
+        "policy.quiet_hours[0].from",
+        "policy.quiet_hours[1].name",
+    ]
+
+
+def test_an_error_reads_as_one_line_for_each_fault() -> None:
+    error = ConfigError([Fault("a.b", "is wrong"), Fault("", "line 3: is broken")])
+
+    assert str(error) == "a.b: is wrong\nline 3: is broken"
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+def test_a_secret_in_a_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET + "\n")
+    (tmp_path / "gateway.yaml").write_text(DESIGN.replace("{env: TWILIO_TOKEN}", "{file: token}"))
+
+    found = config.load(tmp_path / "gateway.yaml", {})
+
+    assert found.providers["text"].auth_token.get_secret_value() == SECRET
+    assert SECRET not in f"{found} {found!r}"
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "UTF-8"), (b"a" * 70_000, "longer than")]
+)
+def test_a_secret_in_an_unusable_file_is_a_fault(tmp_path: Path, content: bytes, phrase: str) -> None:
+    (tmp_path / "token").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=phrase) as caught:
+        config.parse(small(store={"file": "token"}), {}, base=tmp_path)
+    assert [fault.path for fault in caught.value.faults] == ["store"]
+
+
+def test_urls_by_reference_work_and_are_not_printed() -> None:
+    environ = {"STORE": f"postgresql://u:{SECRET}@h/d", "BROKER": f"amqp://u:{SECRET}@h/"}
+    for broker in ({"env": "BROKER"}, {"url": {"env": "BROKER"}}):
+        found = config.parse(small(store={"env": "STORE"}, broker=broker), environ, base=Path())
+
+        assert found.store == environ["STORE"]
+        assert found.broker is not None
+        assert found.broker.url == environ["BROKER"]
+        assert SECRET not in f"{found} {found!r} {found.broker}"
+
+
+def test_a_provider_or_category_may_be_called_env_or_file() -> None:
+    found = parse(small(providers={"file": {"kind": "inbox"}}, routes__sms=["file"], policy__categories={"env": {}}))
+
+    assert set(found.policy.categories) == {"env"}
+
+
+def test_a_secret_where_no_secret_belongs_is_not_told() -> None:
+    reference = {"env": "TWILIO_TOKEN"}
+    text = small(
+        routes__sms=[reference],
+        policy__timezone=reference,
+        policy__caps=[CAP | {"category": reference}, CAP | {"name": "b", "channel": reference}],
+    )
+
+    found = faults(text)
+
+    assert {path for path, _ in found} >= {"routes.sms", "policy.timezone", "policy.caps[0].category"}
+    assert SECRET not in str(found)
+
+
+def test_no_fault_leaves_a_secret_in_its_traceback() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(small(broker={"env": "TWILIO_TOKEN"}))
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert SECRET not in repr(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------------- mangling
+
+_words = st.sampled_from(
+    [*config.SECTIONS, *config.POLICY_SECTIONS, *Channel, "kind", "env", "file"]
+) | st.sampled_from(
+    [
+        "exempt",
+        "day",
+        "24h",
+        "21:00",
+        "0s",
+        "[::1]:80",
+        "amqp://h",
+        "inbox",
+        "http",
+        "UTC",
+        "a b",
+        "\x00",
+        "\ud800",
+        "../..",
+    ]
+)
+_scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(string.printable, max_size=20), st.text(), _words
+)
+_references = st.sampled_from(
+    [("env", "TWILIO_TOKEN"), ("env", "MAIL_PASSWORD"), ("env", "NONE"), ("file", "/dev/null")]
+).map(lambda reference: dict([reference]))
+_json = st.recursive(
+    _scalars | _references,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_words | st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+BASES = [
+    yaml.safe_load(SAMPLE.read_text()),
+    yaml.safe_load(DESIGN),
+    yaml.safe_load(DESIGN)
+    | {
+        "providers": {
+            "mail": MAIL | {"username": "u", "password": {"env": "MAIL_PASSWORD"}},
+            "text": TEXT | {"auth_token": {"env": "TWILIO_TOKEN"}},
+            "call": TEXT | {"kind": "twilio_voice", "auth_token": {"env": "TWILIO_TOKEN"}},
+            "text_backup": {
+                "kind": "http",
+                "channels": ["sms"],
+                "url": "https://vendor.example/send",
+                "headers": {"Authorization": {"env": "TWILIO_TOKEN"}},
+                "body": {"text": "{text}"},
+            },
+            "app": {"kind": "fcm", "service_account": {"env": "TWILIO_TOKEN"}},
+        }
+    },
+]
+
+
+def _places(node: object, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [place, *(inner for key, item in items for inner in _places(item, (*place, key)))]
+
+
+@st.composite
+def _mangled(draw: st.DrawFn) -> object:
+    document = copy.deepcopy(draw(st.sampled_from(BASES)))
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(_places(document)[1:]))
+        node = document
+        for step in way:
+            node = node[step]
+        match draw(st.sampled_from(["replace", "add", "remove"])):
+            case "replace":
+                node[last] = draw(_json)
+            case "remove":
+                del node[last]
+            case "add" if isinstance(node, dict):
+                node[draw(_words | st.text(max_size=8))] = draw(_json)
+            case _:
+                node.append(draw(_json))
+        if not document:
+            break
+    return document
+
+
+def faults_if_any(text: str) -> tuple[Config | None, ConfigError | None]:
+    try:
+        return parse(text), None
+    except ConfigError as error:
+        return None, error
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_mangled())
+def test_whatever_is_mangled_gives_a_configuration_or_its_faults_and_no_secret(document: dict[str, object]) -> None:
+    found, error = faults_if_any(json.dumps(document, ensure_ascii=True))
+
+    if error:
+        shown = f"{error} {error!r}"
+        shown.encode()  # a terminal can show it
+        assert error.faults
+        assert all(fault.problem and "\n" not in str(fault) for fault in error.faults)
+        assert SECRET not in shown
+    if found:
+        for category in found.policy.categories.values():
+            found.policy.rules(category)
+        assert found.retention.contacts > found.policy.longest_window
+        assert SECRET not in repr([found.broker, found.http, found.worker, found.retention])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_whatever_is_cut_out_of_the_text_gives_a_configuration_or_its_faults(data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from([SAMPLE.read_text(), DESIGN]))
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 40)))
+    patch = data.draw(st.text("[]{}:,&*!|>'\"%@`#- \n\t\\uUx0", max_size=6))
+
+    _, error = faults_if_any(text[:start] + patch + text[end:])
+
+    assert SECRET not in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -157,14 +158,16 @@ def demo(
     """Run the gateway with a sample policy and send a small campaign whose requests meet every fate."""
     from gateway import app as application  # noqa: PLC0415
     from gateway import demo as sample  # noqa: PLC0415
+    from gateway.logs import to_stdout  # noqa: PLC0415
 
+    to_stdout(logging.WARNING)
     try:
         run(sample.play(config, Console(highlight=False), once=once))
     except application.Unusable as error:
         _fail(str(error))
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form
+def _version(wanted: bool) -> None:
     if wanted:
         print(f"decorum {version('decorum')}")  # noqa: T201 - what was asked for
         raise typer.Exit

@@ -261,7 +261,7 @@ def next_step(
             min(verdict.at, message.expires_at),
             verdict.rule or "",
             why,
-            place=any(ruling.held_by for ruling in why),
+            place=any(ruling.held_by and not ruling.permits for ruling in why),
             will_expire=verdict.at >= message.expires_at,
         )
     provider = _provider(address, routes, health, tried, message.priority, now)

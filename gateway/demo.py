@@ -117,18 +117,17 @@ async def _campaign(url: str, console: Console) -> None:
                 answers.append((response.status, await response.json()))
             await _settled(session, answers[-1])
         table = Table(title="What became of the sample campaign", title_justify="left", show_lines=True)
-        for heading in ("request", "to show that", "state", "why"):
+        for heading in ("request", "state", "why"):
             table.add_column(heading, overflow="fold")
         for (purpose, request), answer in zip(wanted, answers, strict=True):
             state, why = await _fate(session, answer)
-            table.add_row(request["id"], purpose, state, escape(why))
+            table.add_row(f"{request['id']}\n[dim]{purpose}[/dim]", state, escape(why))
     console.print(table)
-    first = next(body["message"] for _, body in answers if "message" in body)
-    console.print(
-        f"Look closer:  curl {url}/v1/messages/{first}\n"
-        f"              .venv/bin/decorum explain {first} --url {url}\n"
-        f"              curl {url}/metrics"
-    )
+    shown = answers[2][1]["message"]
+    console.print(f"The gateway listens on {url}. Look closer:", soft_wrap=True)
+    console.print(f"  curl {url}/v1/messages/{shown}", soft_wrap=True)
+    console.print(f"  .venv/bin/decorum explain {shown} --url {url}", soft_wrap=True)
+    console.print(f"  curl {url}/metrics", soft_wrap=True)
 
 
 async def _settled(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> None:
@@ -146,8 +145,14 @@ async def _fate(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> tupl
     status, body = answer
     if status not in (200, 202):
         problems = [f"{error['path']}: {error['problem']}" for error in body.get("errors", [])]
-        return f"{status} {body['title']}", "\n".join(problems) or body.get("detail", "")
-    async with session.get(f"/v1/messages/{body['message']}/explain") as response:
-        explained = await response.json()
-    state = explained["state"] if status == 202 else f"{explained['state']} (known already)"  # noqa: PLR2004 - HTTP's
-    return state, " ".join(explained["text"])
+        return f"{status}", "\n".join(problems) or body.get("detail", "")
+    async with session.get(f"/v1/messages/{body['message']}") as response:
+        view = await response.json()
+    state = view["state"] if status == 202 else f"{view['state']} (known already)"  # noqa: PLR2004 - HTTP's
+    if view["attempts"]:
+        attempt = view["attempts"][-1]
+        return state, f"by {attempt['channel']} through {attempt['provider']}"
+    decision = view["decisions"][-1]
+    objections = [f"{rule['rule']}: {rule['why']}" for rule in decision["why"] if not rule["permits"]]
+    until = [f"next look at {view['until']}"] if view.get("until") else []
+    return state, "\n".join([*(objections or [decision["reason"].replace("_", " ")]), *until])

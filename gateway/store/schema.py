@@ -59,6 +59,7 @@ due = Table(
     ),
     Column("lease_until", BigInteger, nullable=False, server_default=text("0")),
     Column("fence", Integer, nullable=False, server_default=text("0"), comment="raised by each lease"),
+    Column("said", BigInteger, nullable=False, server_default=text("0"), comment="hash of the last recorded deferral"),
     Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="of the retry budget"),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="made so far"),
     comment="Messages that are not settled yet. A row goes when its message settles.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, assert_never
 
 import orjson
@@ -157,7 +158,7 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
             continue
         if step is None:
             step = _decided(facts, judge)
-        answers[message.id] = known.seen(writes.step(lease, facts, step, attempt_id, frozenset()))
+        answers[message.id] = known.seen(writes.step(lease, place, facts, step, attempt_id, frozenset()))
     yield from writes.run()
     return [answers[lease.message.id] for lease in leases]
 
@@ -172,10 +173,10 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     profiles = yield from _lock(messages)
     now = instant((yield Now()))
     found = yield Fetch(
-        "select message, fence, lease_until, tries, attempts from due where message = any($1)",
+        "select message, fence, lease_until, tries, attempts, said from due where message = any($1)",
         ([message.id for message in messages],),
     )
-    places = {row[0]: _Place(row[1], row[2], row[3], row[4], None) for row in found}
+    places = {row[0]: _place(row, None) for row in found}
     writes = _Writes(now, judge)
     answers: dict[str, Next] = {}
     undecided = []
@@ -202,10 +203,11 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             if outcome.state is AttemptState.UNREACHABLE:
                 known.suppress(message.person, claimed.step.address.channel, claimed.step.address.value)
                 writes.suppress(claimed.step.address.channel, claimed.step.address.value, outcome.error or "")
-            facts = known.facts(message, places[message.id].tries)
+            place = places[message.id]
+            facts = known.facts(message, place.tries)
             tried = claimed.tried | ({claimed.step.provider} if outcome.state is AttemptState.NOT_SENT else set())
             step = judge.after(facts, outcome) or _decided(facts, judge, tried)
-            answers[message.id] = known.seen(writes.step(claimed.lease, facts, step, new_id(), tried))
+            answers[message.id] = known.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
     yield from writes.run()
     return [answers[s.claimed.attempt.message] for s in settlements]
 
@@ -267,7 +269,13 @@ class _Place:
     lease_until: int
     tries: int
     attempts: int
+    said: int
+    """Which deferral was recorded last."""
     behind: tuple[str, bool] | None
+
+
+def _place(row: Sequence[Any], behind: tuple[str, bool] | None) -> _Place:
+    return _Place(row[1], row[2], row[3], row[4], row[5], behind)
 
 
 def _lock(messages: Sequence[Message]) -> Operation[dict[str, str]]:
@@ -285,7 +293,7 @@ _BY_RANK = "order by b.priority, b.expires_at, b.message limit 1"
 def _places(messages: Sequence[str], now: datetime) -> Operation[dict[str, _Place]]:
     """Who goes before: the better one of the same line, else one of another line that could go at this very moment."""
     found = yield Fetch(
-        "select l.message, l.fence, l.lease_until, l.tries, l.attempts,"
+        "select l.message, l.fence, l.lease_until, l.tries, l.attempts, l.said,"
         " case when l.line <> 0 then"
         " (select b.message from due b where b.person = l.person and b.line = l.line"
         f" and b.starts_at <= $2 and {_BEFORE} {_BY_RANK}) end,"
@@ -295,12 +303,7 @@ def _places(messages: Sequence[str], now: datetime) -> Operation[dict[str, _Plac
         " from due l where l.message = any($1)",
         (list(messages), microseconds(now)),
     )
-    return {
-        row[0]: _Place(
-            row[1], row[2], row[3], row[4], (row[5], True) if row[5] else (row[6], False) if row[6] else None
-        )
-        for row in found
-    }
+    return {row[0]: _place(row, (row[6], True) if row[6] else (row[7], False) if row[7] else None) for row in found}
 
 
 class _Known:
@@ -436,15 +439,15 @@ class _Writes:
         self._suppressions.append((address, channel, reason, self._us))
 
     def behind(self, message: Message, behind: Behind) -> Behind:
-        self._waiting.append((message.id, None if behind.same_line else self._us + _YIELD, 0, 0))
+        self._waiting.append((message.id, None if behind.same_line else self._us + _YIELD, 0, 0, 0))
         return behind
 
-    def step(self, lease: Lease, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:
+    def step(self, lease: Lease, place: _Place, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:
         match step:
             case Attempting():
                 return self._attempting(lease, facts, step, attempt, tried)
             case Deferred():
-                return self._deferred(lease.message, step)
+                return self._deferred(lease.message, place, step)
             case Ended():
                 return self.ended(lease, step, facts.attempts[-1] if facts.attempts else None)
             case _:
@@ -499,9 +502,12 @@ class _Writes:
         self._started.append((message.id, microseconds(until), attempt.number))
         return Claimed(lease, attempt, step, tried)
 
-    def _deferred(self, message: Message, step: Deferred) -> Deferred:
+    def _deferred(self, message: Message, place: _Place, step: Deferred) -> Deferred:
         until = microseconds(step.until)
-        self._waiting.append((message.id, until, int(step.place), int(step.burns)))
+        said = int.from_bytes(blake2b(f"{step.rule} {until}".encode(), digest_size=8).digest(), signed=True)
+        self._waiting.append((message.id, until, int(step.place), int(step.burns), said))
+        if said == place.said:
+            return step  # asked again, and nothing has changed
         self._record(message, MessageState.WAITING, step.rule, until, step.why)
         self._event(
             message,
@@ -568,7 +574,7 @@ class _Writes:
         yield Run("insert into outbox (routing_key, body) values ($1, $2)", self._events)
         yield Run("update due set lease_until = $2, attempts = $3 where message = $1", self._started)
         yield Run(
-            "update due set due_at = $2, held = $3, tries = tries + $4, lease_until = 0 where message = $1",
+            "update due set due_at = $2, held = $3, tries = tries + $4, said = $5, lease_until = 0 where message = $1",
             self._waiting,
         )
         yield Run("delete from due where message = $1", self._settled)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.cases import NOW, Case, cases
+from tests.contract.cases import NOW, Case
 from tests.vendors.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from providers import Provider, Settings
     from tests.contract.wire import Wire
-
-Open = "Callable[..., Awaitable[Provider]]"
 
 
 @pytest.fixture
@@ -65,8 +63,3 @@ async def serving() -> AsyncIterator[Callable[..., Awaitable[tuple[Any, int]]]]:
     yield start
     for vendor in vendors:
         await vendor.stop()
-
-
-@pytest.fixture(scope="session")
-def every_case() -> Any:
-    return cases()

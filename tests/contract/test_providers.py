@@ -262,6 +262,7 @@ async def test_a_secret_appears_nowhere(kind: str, opened: Any, wired: Any, capl
     case = CASES[kind]
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
+    chained: list[BaseException | None] = []
     seen = [repr(case.settings(1)), str(case.settings(1)), case.settings(1).model_dump_json()]
     if case.wrong:
         with pytest.raises(ValidationError) as refused:
@@ -276,6 +277,8 @@ async def test_a_secret_appears_nowhere(kind: str, opened: Any, wired: Any, capl
                 await provider.send(case.dispatch)
             except ProviderError as error:
                 seen += [str(error), repr(error), *traceback.format_exception(error)]
+                chained.append(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+    assert not any(chained)  # a library's exception knows the URL and the headers
     everything = "\n".join(seen) + caplog.text
     for secret in (*case.secrets, case.dispatch.address if case.wire else "\0"):
         assert secret not in everything

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -95,6 +94,13 @@ def upgrade() -> None:
         ),
         sa.Column("lease_until", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("fence", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="raised by each lease"),
+        sa.Column(
+            "said",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="hash of the last recorded deferral",
+        ),
         sa.Column(
             "tries", sa.SmallInteger(), server_default=sa.text("0"), nullable=False, comment="of the retry budget"
         ),

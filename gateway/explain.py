@@ -107,7 +107,7 @@ def sentences(view: Mapping[str, Any]) -> list[str]:
     zone = (now or {}).get("zone") or "UTC"
     return [
         f"Message {view['message']} {STATES[view['state']]}.",
-        f"It is request {view['id']} of {view['source']}, a {view['category']} for {view['user']}.",
+        f"It is request {view['id']} of {view['source']}, category {view['category']}, for {view['user']}.",
         *_because(view, zone),
         *(_now(view, now, zone) if now else ()),
         *(_tried(attempt, zone) for attempt in view["attempts"]),

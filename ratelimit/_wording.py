@@ -13,7 +13,7 @@ _UNITS = (
 
 def stamp(instant: datetime) -> str:
     """As in logs and answers: ``2026-11-21T09:00:00Z``."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def length(of: timedelta) -> str:

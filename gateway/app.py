@@ -24,7 +24,7 @@ from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
 from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
-from gateway.web import private_app, public_app, unsubscribe_url
+from gateway.web import private_app, public_app, runner, unsubscribe_url
 from gateway.worker import Worker
 from providers import build
 
@@ -235,15 +235,15 @@ class App:
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def _listen(self, app: web.Application, endpoint: Endpoint, name: str) -> int:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LISTENERS)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
+        listener = runner(app, shutdown_timeout=_LISTENERS)
+        await listener.setup()
+        self._stack.push_async_callback(listener.cleanup)
         try:
-            site = web.TCPSite(runner, endpoint.host, endpoint.port)
+            site = web.TCPSite(listener, endpoint.host, endpoint.port)
             await site.start()
         except OSError as error:
             raise Unusable(f"http.{name}: {endpoint} cannot be bound: {error.strerror or error}") from error
-        port: int = runner.addresses[0][1]
+        port: int = listener.addresses[0][1]
         log.info("http.listening", listener=name, host=endpoint.host, port=port)
         return port
 

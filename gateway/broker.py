@@ -223,14 +223,14 @@ class _Link:
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self.up, self.status = False, "stopped"
+        self.status = "stopped"
 
     async def _run(self) -> None:
         while True:
             reason = await self._once()
-            if self.up or reason != self.status:  # once, not at each of hundreds of attempts
+            if reason != self.status:  # once, not at each of hundreds of attempts
                 self.log.warning("broker.lost", reason=reason)
-            self.up, self.status = False, reason
+            self.status = reason
             await asyncio.sleep(self._random.uniform(*self._pause))
 
     async def _once(self) -> str:
@@ -243,18 +243,17 @@ class _Link:
             return "login refused"
         except InvalidFrameError:  # aiormq's word for any refusal to open the virtual host; the broker's is lost
             return f"virtual host {self._vhost} is missing, or not permitted"
-        except TopologyError as error:
-            return str(error)
-        except _Lost as error:
+        except (TopologyError, _Lost) as error:
             return str(error)
         except _UNAVAILABLE as error:
-            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return f"{type(error).__name__}: {error}" if str(error) else f"no answer within {self._seconds:g} s"
         except Exception as error:
             self.log.exception("broker.bug")
             return f"a bug: {type(error).__name__}"
         finally:
+            self.up = False
             if connection:
-                with suppress(*_UNAVAILABLE, _Lost):
+                with suppress(Exception):  # it is given up, whatever closing it meets
                     await _within(self._seconds, connection.close())
 
 
@@ -477,7 +476,10 @@ class _Lane:
         closing = channel.closing
         closing.add_done_callback(lambda _: lose(_reason(closing)))
         await _within(seconds, channel.basic_qos(prefetch_count=prefetch))
-        answer = await _within(seconds, channel.basic_consume(self.queue, deliver))
+        try:
+            answer = await _within(seconds, channel.basic_consume(self.queue, deliver))
+        except TimeoutError:  # as of a quorum queue without a leader
+            raise _Lost(f"queue {self.queue} cannot be consumed: no answer within {seconds:g} s") from None
         self._tag = answer.consumer_tag or ""
 
     def detach(self) -> None:
@@ -491,11 +493,10 @@ class _Lane:
             await self._arrived.wait()
             await self._collect()
             channel = self._channel
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            if not self._waiting:
+            if not self._waiting or channel is None or self._stopping.is_set():
                 self._arrived.clear()
-            if not batch or channel is None or self._stopping.is_set():
                 continue
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             self._idle.clear()
             reason = await self._work(channel, batch)
             self._idle.set()

@@ -245,7 +245,7 @@ def next_step(
         return Ended(MessageState.EXPIRED, "expires_at")
     if not _may_repeat(facts, policy):
         return Ended(MessageState.UNKNOWN, _last_error(facts))
-    address = _reachable(facts)
+    address = _reachable(facts, routes)
     if isinstance(address, Refusal):
         if facts.attempts:
             return Ended(MessageState.FAILED, _last_error(facts))
@@ -295,7 +295,7 @@ def _until_expiry(deferred: Deferred, message: Message) -> Deferred:
     return Deferred(message.expires_at, deferred.rule, burns=deferred.burns, will_expire=True)
 
 
-def _reachable(facts: Facts) -> Address | Refusal:
+def _reachable(facts: Facts, routes: Mapping[Channel, Sequence[str]]) -> Address | Refusal:
     """The first channel, in the request's order, on which the person can be reached and has not said no."""
     message, person = facts.message, facts.person
     refusal = Refusal.NO_ADDRESS
@@ -308,7 +308,7 @@ def _reachable(facts: Facts) -> Address | Refusal:
         for address in addresses(message, person, channel):
             if (channel, address.value) in person.suppressed:
                 refusal = Refusal.SUPPRESSED if refusal is Refusal.NO_ADDRESS else refusal
-            elif not _spent(facts, address):
+            elif _route(address, routes) and not _spent(facts, address):
                 return address
     return refusal
 
@@ -364,6 +364,11 @@ def _subject(message: Message, address: Address, zones: tuple[ZoneInfo, ...], ho
     )
 
 
+def _route(address: Address, routes: Mapping[Channel, Sequence[str]]) -> list[str]:
+    """The providers that can use an address."""
+    return [name for name in routes.get(address.channel, ()) if address.provider in (None, name)]
+
+
 def _provider(
     address: Address,
     routes: Mapping[Channel, Sequence[str]],
@@ -373,9 +378,7 @@ def _provider(
     now: datetime,
 ) -> str | Deferred | None:
     """The provider to try next; a wait, where the vendors asked for one; None, where all have failed it."""
-    usable = [
-        name for name in routes.get(address.channel, ()) if name not in tried and address.provider in (None, name)
-    ]
+    usable = [name for name in _route(address, routes) if name not in tried]
     if not usable:
         return None
     free = [name for name in usable if health.paused.get(name, now) <= now]
@@ -460,9 +463,11 @@ def state_of(*, due: bool, attempts: Sequence[Attempt], ended: MessageState | No
     return best or ended or MessageState.WAITING
 
 
-def explained(facts: Facts, policy: Policy, span: timedelta) -> tuple[Ruling, ...]:
+def explained(
+    facts: Facts, policy: Policy, routes: Mapping[Channel, Sequence[str]], span: timedelta
+) -> tuple[Ruling, ...]:
     """What each rule says of a message now."""
-    address = _reachable(facts)
+    address = _reachable(facts, routes)
     if isinstance(address, Refusal):
         return ()
     zones, home = zones_of(facts.message, facts.person.profile, address, policy)

@@ -97,7 +97,7 @@ def at_present(standing: Standing, judge: Judge) -> dict[str, Any]:
         "zone": zones_of(facts.message, facts.person.profile, address, judge.policy)[0][0].key if address else None,
         "behind": standing.behind,
         "would": _would(judge.next_step(facts)),
-        "rules": why_json(explained(facts, judge.policy, judge.span)) if known else [],
+        "rules": why_json(explained(facts, judge.policy, judge.routes, judge.span)) if known else [],
     }
 
 
@@ -143,8 +143,8 @@ def _now(view: Mapping[str, Any], now: Mapping[str, Any], zone: str) -> Iterable
     would = now["would"]
     match would["state"]:
         case "attempting":
-            freely = "" if now["behind"] or view["not_before"] > now["at"] else " now"
-            yield f"Nothing else holds it: it may go{freely} by {would['channel']} through {would['provider']}."
+            when = "when it is its turn" if now["behind"] or view["not_before"] > now["at"] else "at its next look"
+            yield f"No rule holds it: it can go by {would['channel']} through {would['provider']} {when}."
         case MessageState.WAITING:
             yield f"So it waits until {_clock(would['until'], zone)}: {_meaning(would['reason'])}."
             if would["will_expire"]:

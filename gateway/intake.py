@@ -135,9 +135,8 @@ class Intake:
         good: list[tuple[str, Profile]] = []
         for body in bodies:
             try:
-                fields = _decoded(body)
-                user = TypeAdapter(Name).validate_python(fields.pop("user", None))
-                good.append((user, Profile.model_validate(fields)))
+                told = _Told.model_validate(_decoded(body))
+                good.append((told.user, Profile.model_validate(told.model_dump(exclude={"user"}, exclude_unset=True))))
                 answers.append(())
             except _Unreadable as error:
                 answers.append((Fault("", str(error)),))
@@ -164,8 +163,7 @@ class Intake:
         try:
             request = SendRequest.model_validate(fields)
         except ValidationError as error:
-            given = fields.get("id")
-            return Malformed(faults_of(error), given if isinstance(given, str) and len(given) <= _LONGEST_ID else None)
+            return Malformed(faults_of(error), _id_of(fields))
         faults: list[Fault] = []
         category = self._policy.categories.get(request.category)
         if category is None:
@@ -233,7 +231,15 @@ class Intake:
             await self._store.park(bad)
 
 
-_LONGEST_ID = 128
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def _id_of(fields: Mapping[str, Any]) -> str | None:
+    """The request's id, where it is one that a store can keep."""
+    try:
+        return _NAME.validate_python(fields.get("id"))
+    except ValidationError:
+        return None
 
 
 def _answer(new: NewMessage, holder: Known | None, states: Mapping[str, MessageState]) -> Answer:
@@ -242,6 +248,12 @@ def _answer(new: NewMessage, holder: Known | None, states: Mapping[str, MessageS
     if holder.hash != new.hash:
         return Conflict(new.message.request, holder.message)
     return Accepted(new.message.request, holder.message, states[holder.message], repeated=True)
+
+
+class _Told(Profile):
+    """A profile as it comes by itself: it says whose it is."""
+
+    user: Name
 
 
 class _Unreadable(Exception):
@@ -279,9 +291,12 @@ def _depth(value: object) -> int:
 
 def faults_of(error: ValidationError) -> tuple[Fault, ...]:
     """All that pydantic found, in our words, without what was sent."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
     return tuple(
         Fault(path_of(found["loc"]), _PROBLEMS.get(found["type"]) or found["msg"].removeprefix("Value error, "))
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
+        for found in details
+        # What could not be read was not counted.
+        if found["type"] != "too_short" or not any(len(other["loc"]) > len(found["loc"]) for other in details)
     )
 
 

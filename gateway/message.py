@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 import unicodedata
@@ -124,6 +125,8 @@ class Refusal(StrEnum):
 def _clean(text: str) -> str:
     if "\x00" in text:
         raise ValueError("holds a NUL character, which no channel can carry: remove it")
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        raise ValueError("holds half a character: write the whole one")
     return text
 
 
@@ -144,7 +147,7 @@ def _phone(text: str) -> str:
         number = parse(text)
     except NumberParseException:
         number = None
-    if not text.startswith("+") or not text[1:].isdecimal() or number is None or not is_possible_number(number):
+    if not re.fullmatch(r"\+[0-9]+", text) or number is None or not is_possible_number(number):
         raise ValueError("is not a phone number in E.164 form, such as +14155552671")
     return text
 
@@ -155,15 +158,36 @@ def _email(text: str) -> str:
             text, check_deliverability=False, allow_quoted_local=True, test_environment=True
         ).normalized
     except EmailNotValidError as error:
-        raise ValueError(f"is not a mail address: {error}") from None
+        why = re.split(r" ?[:(]", str(error))[0].rstrip(".")  # what follows quotes the address
+        raise ValueError(f"is not a mail address: {why}") from None
 
 
 def _zone(text: str) -> str:
     try:
-        ZoneInfo(text)
+        ZoneInfo("" if text.startswith(_THIS_MACHINES) else text)
     except (ValueError, OSError, KeyError):
         raise ValueError("is not a time zone of the IANA database, such as Asia/Tokyo") from None
     return text
+
+
+_THIS_MACHINES = ("localtime", "posix/", "posixrules", "right/", "Factory")
+"""Files beside the zones: another machine may lack them or mean something else, and ``right/`` counts leap seconds."""
+
+
+def _written(value: object) -> object:
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}", value):
+        return value
+    raise ValueError("must be a date and time in RFC 3339 form, such as 2026-11-22T08:00:00Z")
+
+
+def _near(at: datetime) -> datetime:
+    if not EPOCH <= at < _FAR:
+        raise ValueError("must lie between the years 1970 and 2999")
+    return at
+
+
+_FAR = datetime(3000, 1, 1, tzinfo=UTC)
+"""Far from the end of what an instant can be, so that a length can be added to it in any zone."""
 
 
 def _distinct(channels: tuple[Channel, ...]) -> tuple[Channel, ...]:
@@ -179,6 +203,7 @@ def _priority(value: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, strict=True), AfterValidator(_clean)]
+Value = Annotated[str, StringConstraints(strict=True), AfterValidator(_clean)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True), AfterValidator(_plain)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=64, strict=True), AfterValidator(_plain)]
 Phone = Annotated[str, StringConstraints(max_length=20, strict=True), AfterValidator(_phone)]
@@ -187,6 +212,7 @@ Zone = Annotated[str, StringConstraints(max_length=64, strict=True), AfterValida
 Locale = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35, strict=True)]
 """BCP 47."""
 Channels = Annotated[tuple[Channel, ...], Field(min_length=1), AfterValidator(_distinct)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_near)]
 URL = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048, strict=True)]
 
 
@@ -236,7 +262,7 @@ class PushContent(_Strict):
 
     title: Text
     body: Text
-    data: Mapping[Name, Annotated[str, AfterValidator(_clean)]] = Field(default_factory=dict)
+    data: Mapping[Name, Value] = Field(default_factory=dict)
     image: URL | None = None
 
 
@@ -291,8 +317,8 @@ class SendRequest(_Strict):
     variant: Name | None = None
     labels: Mapping[Name, Name] = Field(default_factory=dict, max_length=16)
     priority: Annotated[Priority, BeforeValidator(_priority), PlainSerializer(lambda p: p.word)] | None = None
-    not_before: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    not_before: Instant | None = None
+    expires_at: Instant | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

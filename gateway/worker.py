@@ -26,10 +26,10 @@ _LEASE = timedelta(seconds=30)
 """How long a leased message may wait for its decision; the intent sets a lease of its own."""
 _POLL = 0.5
 """Seconds after which all is looked at, whether or not anything was heard: for what wakes by itself."""
-_SMALLEST = 16
-"""Leases that are worth a transaction while others are in flight."""
+_WORTHWHILE = 4
+"""While others are in flight, more are leased when one in so many of the places is free: few large transactions."""
 _CRITICAL_SHARE = 4
-"""One in so many places of a provider is kept for critical messages."""
+"""One in so many places of a provider is kept for critical messages, and one of two or three."""
 
 Pair = tuple[Priority, Channel]
 
@@ -97,6 +97,8 @@ class Worker:
         self._maybe.difference_update(pair[:2] for pair in wanted)
         leases, more = await self._store.lease(wanted, _LEASE)
         self._maybe.update(more)
+        if self._stopping:
+            return 0  # not begun, so somebody else may: as soon as the leases run out
         for lease in leases:
             self._start(lease)
         return len(leases)
@@ -106,9 +108,11 @@ class Worker:
         priority, channel = pair
         busy, budget = self._busy[pair], self._budget[priority]
         places = self._health.places(self._routes[channel])
-        kept = 0 if priority is Priority.CRITICAL else places // _CRITICAL_SHARE
-        room = min(budget - busy, places - kept - self._on_channel[channel])
-        return room if room >= min(_SMALLEST, budget) or not busy else 0
+        if priority is not Priority.CRITICAL:
+            places -= min(max(places // _CRITICAL_SHARE, 1), places - 1)
+        room = min(budget - busy, places - self._on_channel[channel])
+        worth = max(min(budget, places) // _WORTHWHILE, 1)
+        return room if room >= worth or not busy else 0
 
     def _start(self, lease: Lease) -> None:
         pair = (lease.message.priority, lease.message.channels[0])
@@ -128,7 +132,7 @@ class Worker:
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
             self._tasks.discard(asyncio.current_task())
-            if pair in self._maybe or not self._busy[pair]:
+            if pair in self._maybe and self._room(pair):
                 self._wake.set()
 
     def observe(self) -> None:

@@ -356,6 +356,14 @@ class RabbitMQ(_Server):
             self._vhosts = [str(number) for number in range(self._vhosts_made, first - 1, -1)]
         return self.url.replace("%2F", self._vhosts.pop())
 
+    def settle(self) -> None:
+        """Have it write down which queues there are. Call it between declaring queues and ``kill``.
+
+        3.10 writes them with a delay of half a second. A quorum queue that was made right before a kill -9 is there
+        afterwards, but can be neither consumed nor published to, for ever.
+        """
+        self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
     def ctl(self, *arguments: str) -> str:
         """What ``rabbitmqctl --quiet`` prints; an error if it fails. Takes half a second."""
         command = [self._programs / "rabbitmqctl", "--quiet", *arguments]

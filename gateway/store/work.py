@@ -95,6 +95,10 @@ class Lost:
     """The lease ran out and is another's, or the message was cancelled: nothing may be started."""
 
 
+_KEEPS_ITS_PLACE = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
+_UNHEARD = Outcome(AttemptState.NOT_SENT, error="store")
+"""Of an attempt that was opened by a commit nobody heard of: so nobody was called for it."""
+
 Next = Claimed | Deferred | Ended | Behind | Lost
 
 
@@ -182,7 +186,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     undecided = []
     for settlement in settlements:
         claimed, outcome = settlement.claimed, settlement.outcome
-        writes.outcome(claimed.attempt, outcome)
+        writes.outcome(claimed.lease.message.person, claimed.attempt, outcome)
         place = places.get(claimed.attempt.message)
         if place is None:
             answers[claimed.attempt.message] = Lost()
@@ -197,9 +201,14 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     if undecided:
         known = yield from _read([s.claimed.lease.message for s in undecided], profiles, places, judge, now)
         for settlement in undecided:
+            message = settlement.claimed.lease.message
+            known.settle(message, settlement.claimed.attempt, settlement.outcome)
+            for attempt in known.open(message):
+                writes.outcome(message.person, attempt, _UNHEARD)
+                known.settle(message, attempt, _UNHEARD)
+        for settlement in undecided:
             claimed, outcome = settlement.claimed, settlement.outcome
             message = claimed.lease.message
-            known.settle(message.id, claimed.attempt.id, outcome, now)
             if outcome.state is AttemptState.UNREACHABLE:
                 known.suppress(message.person, claimed.step.address.channel, claimed.step.address.value)
                 writes.suppress(claimed.step.address.channel, claimed.step.address.value, outcome.error or "")
@@ -256,7 +265,7 @@ def _recovered(facts: Facts, judge: Judge, writes: _Writes) -> Step | None:
     unknown = Outcome(AttemptState.UNKNOWN, error="crash")
     for number, attempt in enumerate(facts.attempts):
         if _open(attempt):
-            writes.outcome(attempt, unknown)
+            writes.outcome(facts.person.id, attempt, unknown)
             facts.attempts[number] = replace(attempt, state=AttemptState.UNKNOWN, error="crash")  # type: ignore[index]
     return judge.after(facts, unknown)
 
@@ -350,11 +359,21 @@ class _Known:
             )
         return answer
 
-    def settle(self, message: str, attempt: str, outcome: Outcome, now: datetime) -> None:
-        self._attempts[message][:] = [
-            replace(a, state=outcome.state, error=outcome.error, ended_at=now) if a.id == attempt else a
-            for a in self._attempts[message]
+    def open(self, message: Message) -> list[Attempt]:
+        return [attempt for attempt in self._attempts[message.id] if _open(attempt)]
+
+    def settle(self, message: Message, attempt: Attempt, outcome: Outcome) -> None:
+        """See the outcome, and the place that it gives back."""
+        self._attempts[message.id][:] = [
+            replace(a, state=outcome.state, error=outcome.error, ended_at=self._now) if a.id == attempt.id else a
+            for a in self._attempts[message.id]
         ]
+        if outcome.state not in _KEEPS_ITS_PLACE:
+            self._contacts[message.person][:] = [
+                contact
+                for contact in self._contacts[message.person]
+                if (contact.message, contact.begun) != (message.id, attempt.begun_at)
+            ]
 
     def suppress(self, person: str, channel: Channel, address: str) -> None:
         known = self._people[person]
@@ -428,12 +447,13 @@ class _Writes:
         self._moved: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._freed: set[str] = set()
 
-    def outcome(self, attempt: Attempt, outcome: Outcome) -> None:
+    def outcome(self, person: str, attempt: Attempt, outcome: Outcome) -> None:
         self._outcomes.append((attempt.id, outcome.state, self._us, outcome.reference, outcome.error))
-        if outcome.state in (AttemptState.ACCEPTED, AttemptState.UNKNOWN):
+        if outcome.state in _KEEPS_ITS_PLACE:
             self._kept.append((attempt.id, self._us))
         else:
             self._given_back.append((attempt.id,))
+            self._freed.add(person)
 
     def suppress(self, channel: Channel, address: str, reason: str) -> None:
         self._suppressions.append((address, channel, reason, self._us))
@@ -560,7 +580,11 @@ class _Writes:
             self._outcomes,
         )
         yield Run("update contacts set ended_at = $2 where attempt = $1", self._kept)
-        yield Run("delete from contacts where attempt = $1", self._given_back)
+        yield Run(
+            "delete from contacts where attempt = $1"
+            " and not exists (select 1 from attempts where id = $1 and state in ('accepted', 'delivered'))",
+            self._given_back,
+        )
         yield Run(
             "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4)"
             " on conflict do nothing",

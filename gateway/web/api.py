@@ -283,7 +283,7 @@ def _lines(body: bytes) -> Iterator[bytes | None]:
     lines = (line for line in BytesIO(body) if not line.isspace())
     if sum(1 for _ in lines) > ITEMS:
         raise _too_many()
-    return (line if len(line) <= ITEM else None for line in BytesIO(body) if not line.isspace())
+    return (line.strip() if len(line) <= ITEM else None for line in BytesIO(body) if not line.isspace())
 
 
 def _listed(items: list[Any], size: int) -> Iterator[object | None]:

@@ -253,6 +253,7 @@ async def test_consumes_again_after_the_broker_was_killed(own_rabbitmq: RabbitMQ
         await ready(consumer, publisher)
         await send(url, "before")
         await wait_until(lambda: door.taken == ["before"])
+        own_rabbitmq.settle()
         own_rabbitmq.kill()
         await wait_until(lambda: not consumer.ready and not publisher.ready)
         begun = time.monotonic()

@@ -1,0 +1,1 @@
+"""What the gateway is measured against, each a program of its own."""

@@ -1,0 +1,490 @@
+"""Is what services may ask exactly what the contract says, and is every refusal one that they can act on?"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.config import parse
+from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed, faults_of
+from gateway.message import (
+    EPOCH,
+    MessageState,
+    OptOut,
+    Priority,
+    SendRequest,
+    canonical_hash,
+    instant,
+    microseconds,
+    new_id,
+    oldest_id,
+    rfc3339,
+)
+from gateway.metrics import Metrics
+from providers import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.store import Known, NewMessage, ParkedInput
+
+FULL: Mapping[str, Any] = {
+    "id": "r-1",
+    "source": "orders",
+    "user": "ann",
+    "category": "news",
+    "channels": ["push", "sms", "email", "robocall"],
+    "to": {
+        "phone": "+14155552671",
+        "email": "ann@example.com",
+        "push": [{"token": "t0ken", "platform": "android", "provider": "fcm"}],
+    },
+    "content": {
+        "sms": {"text": "hello"},
+        "email": {"subject": "hello", "text": "hi", "html": "<p>hi"},
+        "push": {"title": "hello", "body": "hi", "data": {"key": "value"}, "image": "https://example.com/i.png"},
+        "robocall": {"say": "hello", "language": "en-GB"},
+    },
+    "timezone": "Asia/Tokyo",
+    "locale": "ja-JP",
+    "campaign": "wake",
+    "stage": "registered",
+    "variant": "b",
+    "labels": {"team": "growth"},
+    "priority": "normal",
+    "not_before": "2026-11-22T08:00:00Z",
+    "expires_at": "2026-11-23T08:00:00+09:00",
+}
+"""Every field of the contract."""
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The full request with something else at a path such as ``to.push.0.token``; ``...`` leaves it out."""
+    request: dict[str, Any] = copy.deepcopy(dict(FULL))
+    *way, last = [int(step) if step.isdecimal() else step for step in path.split(".")]
+    part: Any = request
+    for step in way:
+        part = part[step]
+    if value is ...:
+        del part[last]
+    else:
+        part[last] = value
+    return request
+
+
+def refused(request: object) -> dict[str, str]:
+    """Each fault's path and problem."""
+    with pytest.raises(ValidationError) as caught:
+        SendRequest.model_validate(request)
+    return {fault.path: fault.problem for fault in faults_of(caught.value)}
+
+
+# ---------------------------------------------------------------------------------------------------------- the contract
+
+
+def test_every_field_of_the_contract_is_taken() -> None:
+    request = SendRequest.model_validate(FULL)
+    assert request.priority is Priority.NORMAL
+    assert request.channels == (Channel.PUSH, Channel.SMS, Channel.EMAIL, Channel.ROBOCALL)
+    assert request.content.channels() == frozenset(Channel)
+    assert request.expires_at == datetime(2026, 11, 22, 23, tzinfo=UTC)
+    assert SendRequest.model_validate(request.model_dump(mode="json", exclude_unset=True)) == request
+
+
+def test_only_id_source_user_category_and_content_are_required() -> None:
+    required = {"id", "source", "user", "category", "content"}
+    SendRequest.model_validate({field: FULL[field] for field in required})
+    assert refused({}) == dict.fromkeys(required, "is required")
+
+
+TEXT_OF = {"id": 128, "source": 64, "user": 128}
+"""The longest that each may be."""
+
+
+@pytest.mark.parametrize(("field", "most"), TEXT_OF.items())
+def test_names_have_a_greatest_length(field: str, most: int) -> None:
+    SendRequest.model_validate(changed(field, "é" * most))
+    assert f"at most {most} characters" in refused(changed(field, "é" * (most + 1)))[field]
+
+
+@pytest.mark.parametrize("field", ["id", "source", "user", "category", "campaign", "stage", "variant"])
+@pytest.mark.parametrize("bad", ["", "a\x00b", "a\nb", "\x1b[2J", "a\u2028b", "\u202ecba", "a\u200bb", "a\ud800b"])
+def test_names_are_printable(field: str, bad: str) -> None:
+    assert list(refused(changed(field, bad))) == [field]
+
+
+@pytest.mark.parametrize("field", ["id", "source", "user", "category", "campaign"])
+@pytest.mark.parametrize("bad", [1, 1.5, True, [], {}, ["a"]])
+def test_names_are_text_and_nothing_that_could_be_made_into_it(field: str, bad: object) -> None:
+    assert "valid string" in refused(changed(field, bad))[field]
+
+
+BAD: Sequence[tuple[str, object, str, str]] = [
+    # what is changed, to what, where the fault is, what it says
+    ("id", ..., "id", "is required"),
+    ("user", None, "user", "valid string"),
+    ("content", ..., "content", "is required"),
+    ("usr", "ann", "usr", "not a known field"),
+    ("to.fax", "+14155552671", "to.fax", "not a known field"),
+    ("content.sms.txt", "x", "content.sms.txt", "not a known field"),
+    # phones: E.164
+    ("to.phone", "14155552671", "to.phone", "E.164"),
+    ("to.phone", "+1 415 555 2671", "to.phone", "E.164"),
+    ("to.phone", "+1-415-555-2671", "to.phone", "E.164"),
+    ("to.phone", "+1415555267x", "to.phone", "E.164"),
+    ("to.phone", "+1", "to.phone", "E.164"),
+    ("to.phone", "+", "to.phone", "E.164"),
+    ("to.phone", "+999", "to.phone", "E.164"),
+    ("to.phone", "+٤٤٧٤٠٠١٢٣٤٥٦", "to.phone", "E.164"),
+    ("to.phone", "+14155552671\n", "to.phone", "E.164"),
+    ("to.phone", "+1415555267112345678901", "to.phone", "at most 20"),
+    ("to.phone", 14155552671, "to.phone", "valid string"),
+    # mail addresses
+    ("to.email", "ann", "to.email", "mail address"),
+    ("to.email", "ann@", "to.email", "mail address"),
+    ("to.email", "@example.com", "to.email", "mail address"),
+    ("to.email", "ann@exa mple.com", "to.email", "mail address"),
+    ("to.email", "ann@example.com\r\nBcc: eve@example.com", "to.email", "mail address"),
+    ("to.email", "Ann <ann@example.com>", "to.email", "mail address"),
+    ("to.email", "ann@example.com, eve@example.com", "to.email", "mail address"),
+    ("to.email", "a\x00nn@example.com", "to.email", "mail address"),
+    ("to.email", "ann@" + "a." * 200 + "com", "to.email", "at most 320"),
+    # push tokens
+    ("to.push.0.token", "", "to.push[0].token", "at least 1"),
+    ("to.push.0.token", "a\nb", "to.push[0].token", "printable"),
+    ("to.push.0.token", "t" * 4097, "to.push[0].token", "at most 4096"),
+    ("to.push.0.platform", "symbian", "to.push[0].platform", "'android', 'ios' or 'web'"),
+    ("to.push.0.platform", ..., "to.push[0].platform", "is required"),
+    ("to.push", [FULL["to"]["push"][0]] * 21, "to.push", "at most 20"),
+    # where and in which tongue
+    ("timezone", "Tokyo", "timezone", "IANA"),
+    ("timezone", "", "timezone", "IANA"),
+    ("timezone", "UTC+9", "timezone", "IANA"),
+    ("timezone", "../../etc/passwd", "timezone", "IANA"),
+    ("timezone", "/etc/localtime", "timezone", "IANA"),
+    ("timezone", "localtime", "timezone", "IANA"),
+    ("timezone", "right/Asia/Tokyo", "timezone", "IANA"),
+    ("timezone", "Asia", "timezone", "IANA"),
+    ("timezone", "Asia/Tok\x00yo", "timezone", "IANA"),
+    ("timezone", 9, "timezone", "valid string"),
+    ("locale", "ja_JP", "locale", "pattern"),
+    ("locale", "japanese-", "locale", "pattern"),
+    ("locale", "ja-JP\n", "locale", "pattern"),
+    # channels
+    ("channels", [], "channels", "at least 1"),
+    ("channels", ["sms", "sms"], "channels", "twice"),
+    ("channels", ["fax"], "channels[0]", "'email', 'sms', 'push' or 'robocall'"),
+    ("channels", "sms", "channels", "valid tuple"),
+    # content
+    ("content", {}, "content", "at least one of sms, email, push, robocall"),
+    ("content", {"sms": None}, "content", "at least one of sms, email, push, robocall"),
+    ("content.sms.text", "", "content.sms.text", "at least 1"),
+    ("content.sms.text", "a\x00b", "content.sms.text", "NUL"),
+    ("content.sms.text", "a\ud800b", "content.sms.text", "string"),
+    ("content.sms.text", "x" * 1601, "content.sms.text", "at most 1600"),
+    ("content.email.subject", "a\r\nBcc: eve@example.com", "content.email.subject", "one line"),
+    ("content.email.subject", "a\u2028b", "content.email.subject", "one line"),
+    ("content.email.subject", "x" * 999, "content.email.subject", "at most 998"),
+    ("content.email", {"subject": "s"}, "content.email", "a text or an html"),
+    ("content.email.html", "a\x00", "content.email.html", "NUL"),
+    ("content.push.title", ..., "content.push.title", "is required"),
+    ("content.push.data", {"n": 1}, "content.push.data.n", "valid string"),
+    ("content.push.data", {"n": "a\x00"}, "content.push.data.n", "NUL"),
+    ("content.push.data", {"n": "a\ud800"}, "content.push.data.n", "half a character"),
+    ("content.push.image", "javascript:alert(1)", "content.push.image", "pattern"),
+    ("content.push.image", "https://example.com/a b", "content.push.image", "pattern"),
+    ("content.robocall", {}, "content.robocall", "either say or audio_url"),
+    ("content.robocall.audio_url", "https://example.com/a.mp3", "content.robocall", "either say or audio_url"),
+    ("content.robocall.say", "x" * 4001, "content.robocall.say", "at most 4000"),
+    # the rest
+    ("labels", {str(i): "x" for i in range(17)}, "labels", "at most 16"),
+    ("labels", {"team": 1}, "labels.team", "valid string"),
+    ("priority", "urgent", "priority", "critical, high, normal, bulk"),
+    ("priority", 0, "priority", "critical, high, normal, bulk"),
+    ("priority", [], "priority", "critical, high, normal, bulk"),
+    # instants: RFC 3339, whose offset is not optional
+    ("expires_at", "2026-11-23T08:00:00", "expires_at", "timezone"),
+    ("expires_at", "2026-11-23", "expires_at", "RFC 3339"),
+    ("expires_at", "tomorrow", "expires_at", "RFC 3339"),
+    ("expires_at", "2026-13-23T08:00:00Z", "expires_at", "valid datetime"),
+    ("expires_at", 1795000000, "expires_at", "RFC 3339"),
+    ("expires_at", "1795000000", "expires_at", "RFC 3339"),
+    ("expires_at", "9999-12-31T23:59:59-12:00", "expires_at", "between the years"),
+    ("not_before", "9999-12-31T23:59:59Z", "not_before", "between the years"),
+    ("not_before", "0001-01-01T00:00:00+14:00", "not_before", "between the years"),
+    ("not_before", True, "not_before", "RFC 3339"),
+    ("expires_at", "2026-11-22T08:00:00Z", "", "later than not_before"),
+    ("expires_at", "2026-11-22T16:59:59+09:00", "", "later than not_before"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "path", "phrase"), BAD)
+def test_a_bad_value_is_named_with_its_path_and_what_would_be_right(
+    where: str, value: object, path: str, phrase: str
+) -> None:
+    found = refused(changed(where, value))
+    assert list(found) == [path]
+    assert phrase in found[path]
+
+
+GOOD: Sequence[tuple[str, object]] = [
+    ("to.phone", "+819012345678"),
+    ("to.phone", "+80012345678"),
+    ("to.email", "ann+tag@example.com"),
+    ("to.email", '"ann smith"@example.com'),
+    ("to.email", "пошта@приклад.укр"),
+    ("to.email", "ann@xn--bcher-kva.example"),
+    ("to.email", "ann@bücher.example"),
+    ("to.email", "ann@sub.example.test"),
+    ("to", None),
+    ("to.push", []),
+    ("channels", None),
+    ("timezone", "America/Argentina/Buenos_Aires"),
+    ("timezone", "Etc/GMT-14"),
+    ("locale", "zh-Hant-TW"),
+    ("content.sms.text", "x" * 1600),
+    ("content.sms.text", "line\nbreak\ttab 😀"),
+    ("content.email", {"subject": "héllo", "html": "<p>"}),
+    ("content.robocall", {"audio_url": "https://example.com/a.mp3"}),
+    ("priority", "bulk"),
+    ("expires_at", "2026-11-22T08:00:00.000001Z"),
+    ("expires_at", "2026-11-22t08:00:01z"),
+    ("not_before", "2026-11-22T16:59:59+09:00"),
+]
+
+
+@pytest.mark.parametrize(("where", "value"), GOOD)
+def test_what_is_right_is_taken(where: str, value: object) -> None:
+    SendRequest.model_validate(changed(where, value))
+
+
+def test_every_fault_is_told_at_once() -> None:
+    bad = changed("to.phone", "1") | {"id": "", "labels": [], "nonsense": 1}
+    assert set(refused(bad)) == {"to.phone", "id", "labels", "nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("optout", "covered"),
+    [
+        (OptOut(), True),
+        (OptOut(channel=Channel.SMS), True),
+        (OptOut(category="news"), True),
+        (OptOut(channel=Channel.SMS, category="news"), True),
+        (OptOut(channel=Channel.EMAIL), False),
+        (OptOut(category="codes"), False),
+        (OptOut(channel=Channel.EMAIL, category="news"), False),
+        (OptOut(channel=Channel.SMS, category="codes"), False),
+    ],
+)
+def test_a_no_covers_what_it_names(optout: OptOut, covered: bool) -> None:
+    assert optout.covers(Channel.SMS, "news") is covered
+
+
+# ---------------------------------------------------------------------------------------- whatever comes gets an answer
+
+CONFIG = """
+providers: {one: {kind: inbox}}
+routes: {sms: [one], email: [one], push: [one], robocall: [one]}
+policy: {timezone: UTC, categories: {news: {}}}
+"""
+SECRET = "xyzzy"
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Forgetful:
+    """A store to which everything is new."""
+
+    async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
+        for item in new:  # what every store does with it
+            microseconds(item.message.expires_at)
+            instant(microseconds(item.message.starts_at))
+            orjson.dumps(item.message.body)
+        return [None] * len(new)
+
+    async def park(self, inputs: Sequence[ParkedInput]) -> None:
+        for item in inputs:
+            assert "\x00" not in (item.request or "")  # PostgreSQL keeps none
+            (item.request or "").encode()
+
+
+def intake() -> Intake:
+    config = parse(CONFIG, {}, base=Path())
+    return Intake(Forgetful(), config.policy, config.routes, Metrics("test"))  # type: ignore[arg-type]
+
+
+secret_texts = st.one_of(
+    st.builds("{}{}{}".format, st.text(max_size=3), st.just(SECRET), st.text(max_size=3)),
+    st.sampled_from(
+        ["{0}@{0}", "{0} x@a.b", "a@{0}\u2019b", "a@xn--{0}b", "a@[{0}]", "+{0}", "{0}/{0}", "a@{0}_b.c"]
+    ).map(lambda form: form.format(SECRET)),
+    st.sampled_from(["2026-99-99T{0}Z", "2026-11-22T00:00{0}", "9999-12-31T23:59:59-12:00{0}"]).map(
+        lambda form: form.format(SECRET)
+    ),
+)
+scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    scalars | secret_texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _paths(part: Any, at: str = "") -> list[str]:
+    steps = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    found = [f"{at}.{step}".strip(".") for step, _ in steps]
+    return found + [path for step, child in steps for path in _paths(child, f"{at}.{step}".strip("."))]
+
+
+requests = st.builds(changed, st.sampled_from(_paths(dict(FULL))), values | st.just(...))
+
+
+@given(requests | values, st.sampled_from(["http", "amqp", "file"]))
+@settings(max_examples=400, deadline=None)
+def test_any_json_gets_an_answer_that_repeats_nothing_of_it(sent: object, via: Any) -> None:
+    body = json.dumps(sent).encode()
+    (answer,) = asyncio.run(intake().accept([Incoming(body, via)]))
+    assert isinstance(answer, Accepted | Conflict | Malformed)
+    if isinstance(answer, Malformed):
+        assert answer.faults
+        assert not any(SECRET in fault.problem.casefold() for fault in answer.faults)
+
+
+@given(requests)
+@settings(max_examples=200, deadline=None)
+def test_a_decoded_request_gets_an_answer_too(sent: dict[str, Any]) -> None:
+    (answer,) = asyncio.run(intake().accept([Incoming(sent, "http", "orders")]))
+    assert isinstance(answer, Accepted | Conflict | Malformed)
+
+
+@given(st.binary(max_size=64) | st.text(max_size=64).map(str.encode))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_get_an_answer(body: bytes) -> None:
+    (answer,) = asyncio.run(intake().accept([Incoming(body, "amqp")]))
+    assert isinstance(answer, Malformed)
+
+
+@pytest.mark.parametrize("body", [b'{"id": "\\ud800"}', b'{"id": "a\\u0000b"}', b"\xff\xfe", b'{"id": "\xed\xa0\x80"}'])
+async def test_what_no_store_can_keep_is_not_taken_for_an_id(body: bytes) -> None:
+    (answer,) = await intake().accept([Incoming(body, "amqp")])
+    assert isinstance(answer, Malformed)
+    assert answer.id is None
+
+
+@pytest.mark.parametrize(
+    ("not_before", "expires_at"),
+    [("2999-12-31T23:59:59Z", None), ("2999-12-31T23:00:00-12:00", None), (None, "2999-12-31T23:59:59Z")],
+)
+async def test_the_far_future_harms_nobody(not_before: str | None, expires_at: str | None) -> None:
+    body = changed("not_before", not_before) | {"expires_at": expires_at}
+    (answer,) = await intake().accept([Incoming(body, "http", "orders")])
+    assert isinstance(answer, Accepted | Malformed)
+
+
+# ------------------------------------------------------------------------------------------------------------- identity
+
+objects = st.dictionaries(st.text(max_size=4), values, min_size=1, max_size=5)
+
+
+def reordered(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: reordered(value[key]) for key in reversed(value)}
+        case list():
+            return [reordered(item) for item in value]
+        case _:
+            return value
+
+
+@given(objects, st.text())
+def test_order_of_keys_whitespace_and_source_are_no_part_of_a_bodys_identity(body: dict[str, Any], source: str) -> None:
+    same = orjson.loads(json.dumps(reordered(body) | {"source": source}, indent=3))
+    assert canonical_hash(same) == canonical_hash(orjson.loads(orjson.dumps(body)))
+
+
+@given(objects, objects)
+def test_anything_else_is(one: dict[str, Any], other: dict[str, Any]) -> None:
+    def meant(body: dict[str, Any]) -> str:
+        return json.dumps({key: value for key, value in body.items() if key != "source"}, sort_keys=True)
+
+    assert (canonical_hash(one) == canonical_hash(other)) is (meant(one) == meant(other))
+
+
+@given(requests)
+def test_any_change_of_a_request_is_another_body(other: dict[str, Any]) -> None:
+    same = {**other, "source": ""} == {**FULL, "source": ""}
+    if not same or json.dumps(other) == json.dumps(FULL):
+        assert (canonical_hash(other) == canonical_hash(FULL)) is same
+
+
+def test_the_order_of_channels_is_part_of_it() -> None:
+    assert canonical_hash(changed("channels", ["sms", "push"])) != canonical_hash(changed("channels", ["push", "sms"]))
+
+
+# --------------------------------------------------------------------------------------------------- ids and instants
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def years(first: int, last: int, zones: Any) -> st.SearchStrategy[datetime]:
+    naive = NOW.replace(tzinfo=None)
+    return st.datetimes(naive.replace(year=first), naive.replace(year=last), timezones=zones)
+
+
+instants = years(1970, 2999, st.just(UTC))
+
+
+def test_an_id_sorts_by_when_it_was_made() -> None:
+    before = datetime.now(UTC)
+    made = [new_id() for _ in range(2000)]
+    after = datetime.now(UTC)
+    assert len(set(made)) == len(made)
+    assert [identity[:10] for identity in made] == sorted(identity[:10] for identity in made)
+    assert oldest_id(before) <= min(made)
+    assert max(made) < oldest_id(after + MILLISECOND)
+    assert all(len(identity) == 26 and set(identity) <= set("0123456789abcdefghjkmnpqrstvwxyz") for identity in made)
+
+
+@given(instants, instants)
+def test_the_oldest_id_of_an_instant_bounds_those_of_all_later_ones(one: datetime, other: datetime) -> None:
+    earlier, later = sorted([one, other])
+    assert oldest_id(earlier) <= oldest_id(later)
+    if later - earlier >= MILLISECOND:
+        newest = oldest_id(earlier)[:10] + "z" * 16
+        assert newest < oldest_id(later)
+
+
+@given(years(2, 9998, st.timezones()))
+def test_an_instant_survives_the_store_whatever_its_zone(at: datetime) -> None:
+    assert instant(microseconds(at)) == at.astimezone(UTC)
+
+
+@given(st.integers(-(2**55), 2**55))
+def test_microseconds_survive_being_an_instant(us: int) -> None:
+    assert microseconds(instant(us)) == us
+
+
+@given(years(1001, 9998, st.timezones()))
+def test_an_instant_is_written_in_utc_to_the_millisecond(at: datetime) -> None:
+    written = rfc3339(at)
+    assert written.endswith("Z")
+    assert at.astimezone(UTC) - datetime.fromisoformat(written) < MILLISECOND
+
+
+def test_microseconds_count_from_1970() -> None:
+    assert microseconds(EPOCH) == 0
+    assert microseconds(datetime(1970, 1, 1, 9, 0, 1, tzinfo=UTC)) == (9 * 3600 + 1) * 1_000_000
+
+
+def test_a_state_is_written_as_it_is_named_in_the_contract() -> None:
+    words = {"waiting", "sending", "sent", "delivered", "undelivered", "failed", "expired", "refused", "cancelled"}
+    assert {state.value for state in MessageState} == words | {"unknown", "parked"}

@@ -29,11 +29,11 @@ from gateway.worker import Worker
 from providers import build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from gateway.config import Config, Endpoint
-    from gateway.intake import Answer, Incoming
-    from providers import Provider
+    from gateway.message import Priority
+    from providers import Channel, Provider
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class App:
             span=config.worker.attempt,
             events=config.events.states,
         )
-        self.intake = Intake(self.store, config.policy, config.routes, self.metrics)
+        self.intake = Intake(self.store, config.policy, config.routes, self.metrics, self._notice)
         self._store_is = "starting"
         self._draining = False
         self._worker: Worker | None = None
@@ -133,7 +133,7 @@ class App:
         if config.broker and self._publisher and "intake" in self.roles:
             self._consumer = Consumer(
                 config.broker.url,
-                self._accept,
+                self.intake.accept,
                 self.intake.accept_profiles,
                 self._publisher,
                 topology,
@@ -212,15 +212,10 @@ class App:
         if self._publisher and config.events.states:
             self._run(self._relay(self._publisher))
 
-    async def _accept(self, items: Sequence[Incoming]) -> list[Answer]:
-        answers = await self.intake.accept(items)
-        self._notice()
-        return answers
-
-    def _notice(self) -> None:
-        """Something was accepted: it may be due now."""
+    def _notice(self, pairs: Collection[tuple[Priority, Channel]] | None = None) -> None:
+        """Something was accepted, or let go: it may be due now."""
         if self._worker:
-            self._worker.notice()
+            self._worker.notice(pairs)
 
     def _run(self, work: Coroutine[object, object, None]) -> None:
         """Own a task: if it breaks, that is a bug, and the process ends rather than limp on."""

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from phonenumbers import NumberParseException, parse
 from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
 
 from gateway.config import OnUnknown
@@ -27,6 +26,7 @@ from gateway.message import (
     addresses,
     instant,
     microseconds,
+    number_of,
 )
 from providers import (
     Channel,
@@ -242,13 +242,13 @@ def next_step(
     if category is None:
         return Ended(MessageState.PARKED, "unknown_category")
     if now >= message.expires_at:
-        return Ended(MessageState.EXPIRED, "expires_at")
+        return _ended(facts, MessageState.EXPIRED, "expires_at")
     if not _may_repeat(facts, policy):
         return Ended(MessageState.UNKNOWN, _last_error(facts))
     address = _reachable(facts, routes)
     if isinstance(address, Refusal):
         if facts.attempts:
-            return Ended(MessageState.FAILED, _last_error(facts))
+            return _ended(facts, MessageState.FAILED, _last_error(facts))
         return Ended(MessageState.REFUSED, address)
     zones, home = zones_of(message, facts.person.profile, address, policy)
     rules, subject = policy.rules(category), _subject(message, address, zones, home)
@@ -256,7 +256,7 @@ def next_step(
     if not verdict.allowed:
         why = explain(now, span, rules, subject, facts.contacts)
         if verdict.at is None:
-            return Ended(MessageState.REFUSED, Refusal.NEVER, why)
+            return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
         return Deferred(
             min(verdict.at, message.expires_at),
             verdict.rule or "",
@@ -279,10 +279,16 @@ def after(facts: Facts, outcome: Outcome, policy: Policy) -> Step | None:
     if outcome.error == BUG:
         return Ended(MessageState.PARKED, BUG)
     if outcome.state is AttemptState.UNKNOWN:
-        if _may_repeat(facts, policy):
+        if _may_repeat(facts, policy) and facts.now < facts.message.expires_at:
             return Deferred(min(facts.now + _REPEAT_WAIT, facts.message.expires_at), "repeat")
         return Ended(MessageState.UNKNOWN, outcome.error or "unconfirmed")
     return None
+
+
+def _ended(facts: Facts, state: MessageState, reason: str, why: tuple[Ruling, ...] = ()) -> Ended:
+    """An end; what may have been sent stays that, whatever comes of its repeat."""
+    unknown = next((a for a in facts.attempts if a.state is AttemptState.UNKNOWN), None)
+    return Ended(MessageState.UNKNOWN, unknown.error or "unconfirmed", why) if unknown else Ended(state, reason, why)
 
 
 def _may_repeat(facts: Facts, policy: Policy) -> bool:
@@ -347,10 +353,8 @@ def _phone_zones(address: Address, phone: str | None) -> tuple[ZoneInfo, ...]:
 
 @functools.lru_cache(maxsize=65_536)
 def _zones_of_number(number: str) -> tuple[ZoneInfo, ...]:
-    try:
-        names = time_zones_for_number(parse(number))
-    except NumberParseException:
-        return ()
+    parsed = number_of(number)
+    names = time_zones_for_number(parsed) if parsed else ()
     return tuple(ZoneInfo(name) for name in names if name != UNKNOWN_TIMEZONE)
 
 
@@ -393,7 +397,7 @@ def _provider(
 def _later(facts: Facts) -> Step:
     """Every provider of the route has failed it for now."""
     if facts.tries >= RETRY_BUDGET:
-        return Ended(MessageState.FAILED, _last_error(facts))
+        return _ended(facts, MessageState.FAILED, _last_error(facts))
     if not facts.attempts:
         return Ended(MessageState.REFUSED, Refusal.NO_ADDRESS)
     until = facts.now + backoff(facts.message.id, facts.tries)

@@ -14,9 +14,10 @@ from gateway.message import Message, MessageState, Name, Profile, SendRequest, c
 from gateway.store import NewMessage, ParkedInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from gateway.config import Category, Policy
+    from gateway.message import Priority
     from gateway.metrics import Metrics
     from gateway.store import Known, Store
     from providers import Channel
@@ -96,11 +97,20 @@ _DEEPEST = 32
 class Intake:
     """Accepts requests: validates, resolves what they leave open, commits."""
 
-    def __init__(self, store: Store, policy: Policy, routes: Mapping[Channel, Sequence[str]], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        routes: Mapping[Channel, Sequence[str]],
+        metrics: Metrics,
+        accepted: Callable[[Collection[tuple[Priority, Channel]]], None] = lambda _: None,
+    ) -> None:
+        """``accepted`` is told of which priorities and first channels new messages were committed."""
         self._store = store
         self._policy = policy
         self._routes = routes
         self._metrics = metrics
+        self._accepted = accepted
         self._now = utc_now
 
     async def accept(self, items: Sequence[Incoming]) -> list[Answer]:
@@ -123,6 +133,12 @@ class Intake:
             states = await self._store.states(taken) if taken else {}
             for (index, new), holder in zip(fresh, known, strict=True):
                 answers[index] = _answer(new, holder, states)
+            if pairs := {
+                (new.message.priority, new.message.channels[0])
+                for (_, new), holder in zip(fresh, known, strict=True)
+                if holder is None
+            }:
+                self._accepted(pairs)
         settled = [answer for answer in answers if answer is not None]
         await self._park(items, settled)
         for item, answer in zip(items, settled, strict=True):
@@ -296,8 +312,12 @@ def faults_of(error: ValidationError) -> tuple[Fault, ...]:
         Fault(path_of(found["loc"]), _PROBLEMS.get(found["type"]) or found["msg"].removeprefix("Value error, "))
         for found in details
         # What could not be read was not counted.
-        if found["type"] != "too_short" or not any(len(other["loc"]) > len(found["loc"]) for other in details)
+        if found["type"] != "too_short" or not any(_within(other["loc"], found["loc"]) for other in details)
     )
+
+
+def _within(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return inner[: len(outer)] == outer != inner
 
 
 _PROBLEMS = {

@@ -54,7 +54,9 @@ class Batcher(Generic[T, R]):
     tells, they gather for a moment: a transaction costs much the same for ten as for a hundred.
     """
 
-    def __init__(self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
+    ) -> None:
         """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
         self._run = run
         self._most = most

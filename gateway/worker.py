@@ -14,7 +14,7 @@ from gateway.store import StoreUnavailable
 from providers import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from gateway.metrics import Metrics
     from gateway.pipeline import Pipeline, ProviderHealth
@@ -62,9 +62,9 @@ class Worker:
         self._stopping = False
         self.ready = False
 
-    def notice(self) -> None:
-        """Something may be due now."""
-        self._maybe.update(self._pairs)
+    def notice(self, pairs: Collection[Pair] | None = None) -> None:
+        """Something may be due now; of any priority and channel, where none is named."""
+        self._maybe.update(self._pairs if pairs is None else pairs)
         self._wake.set()
 
     async def run(self) -> None:
@@ -132,7 +132,8 @@ class Worker:
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
             self._tasks.discard(asyncio.current_task())
-            if pair in self._maybe and self._room(pair):
+            rivals = ((priority, pair[1]) for priority in Priority)
+            if any(rival in self._maybe and self._room(rival) for rival in rivals):
                 self._wake.set()
 
     def observe(self) -> None:

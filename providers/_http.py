@@ -1,16 +1,16 @@
-"""One call of a vendor over HTTP: what was certainly not sent, what may have been, and nothing in between."""
+"""One call of a vendor over HTTP, and what its answer means."""
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import re
 import ssl
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from base64 import b64encode
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import orjson
 
 from providers._contract import (
@@ -22,25 +22,13 @@ from providers._contract import (
     Unconfirmed,
     utc_now,
 )
+from providers._wire import Pool, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from aiohttp.client import ClientTimeout
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
     from yarl import URL
-
-CONNECT_SECONDS = 3.0
-"""For name, socket and TLS handshake together."""
-
-REPLY_BYTES = 1_000_000
-"""More is not read."""
-
-IDLE_SECONDS = 15.0
-"""An idle connection is not used again after this: one that the vendor closes meanwhile costs an ``Unconfirmed``."""
 
 STATUSES: Mapping[int, type[ProviderError]] = {
     401: Misconfigured,
@@ -53,88 +41,56 @@ STATUSES: Mapping[int, type[ProviderError]] = {
 }
 """What a status means where the vendor documents nothing else (RFC 9110, RFC 6585). See ``kind_of`` for the rest."""
 
+FRAMING = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers that say where a request ends and what becomes of its connection. They are ours."""
 
-WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((aiohttp.ConnectionTimeoutError,), "connect_timeout"),
-    ((TimeoutError,), "timeout"),
-    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
-    ((aiohttp.ClientConnectorCertificateError,), "tls"),
-    ((aiohttp.ClientConnectorError, ConnectionRefusedError), "refused"),
-    ((aiohttp.ClientPayloadError, aiohttp.ClientResponseError), "broken_reply"),
-)
-"""What went wrong on the wire, the first that fits; anything else is a ``reset``."""
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET = re.compile(r"/[!-~]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a vendor answered."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Case-insensitive."""
-    body: bytes
-    """Empty where the reply is an error whose body could not be read: the status says enough."""
-
-    @property
-    def ok(self) -> bool:
-        """Is it a 2xx?"""
-        return 200 <= self.status < 300  # noqa: PLR2004  (a class of statuses)
-
-
-@dataclass(slots=True)
-class _Call:
-    """How far the call of this task has come."""
-
-    deadline: datetime
-    clock: Callable[[], datetime]
-    written: bool = False
-
-
-_call: ContextVar[_Call] = ContextVar("call")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Stands between having a connection and writing to it: the last instant at which a call can be stopped."""
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109  (aiohttp's)
-        call = _call.get()
-        if call.written:
-            # aiohttp repeats PUT once when a kept connection turns out to be closed. Nothing is repeated here.
-            raise aiohttp.ServerDisconnectedError
-        connection = await super().connect(req, traces, timeout)
-        if call.clock() >= call.deadline:
-            connection.release()
-            raise Unavailable("deadline")
-        call.written = True
-        return connection
-
-
-@dataclass(slots=True)
 class Client:
-    """Kept connections to one vendor."""
+    """What every call of a vendor has in common, and the connections to where it lives."""
 
-    timeout: float
-    concurrency: int
-    headers: Mapping[str, str] = field(repr=False)  # credentials are among them
-    """Sent with every call."""
-    clock: Callable[[], datetime] = utc_now
-    _session: aiohttp.ClientSession | None = field(default=None, repr=False)
+    def __init__(
+        self,
+        timeout: float,
+        concurrency: int,
+        headers: Mapping[str, str],
+        clock: Callable[[], datetime] = utc_now,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """A vendor's.
+
+        Args:
+            timeout: seconds from the first byte until an answer is no longer waited for.
+            concurrency: how many connections there may be to one origin.
+            headers: sent with every call.
+            clock: what deadlines are held against.
+            tls: whom to trust. Default: whom the system trusts.
+        """
+        self.timeout = timeout
+        self._concurrency = concurrency
+        self._headers = headers
+        self._clock = clock
+        self._tls = tls
+        self._closed = True
+        self._pools: dict[tuple[str, str, int], Pool] = {}
+        self._routes: dict[tuple[str, URL], tuple[Pool, bytes]] = {}
+        """Method and URL → where to, and the head of such a request. A vendor has one or two."""
 
     async def open(self) -> None:
         """Get ready, inside a running event loop."""
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=self.concurrency, keepalive_timeout=IDLE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", "User-Agent": "decorum", **self.headers},
-            timeout=aiohttp.ClientTimeout(total=self.timeout, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
-            auto_decompress=False,
-        )
+        self._tls = self._tls or await asyncio.to_thread(_system)
+        self._closed = False
 
     async def close(self) -> None:
         """Give back connections."""
-        if self._session is not None:
-            await self._session.close()
+        self._closed = True
+        self._routes.clear()
+        while self._pools:
+            _, pool = self._pools.popitem()
+            await pool.close()
 
     async def call(
         self,
@@ -150,54 +106,68 @@ class Client:
         Raises:
             Unavailable: nothing was written.
             Unconfirmed: it was written, and no whole answer came.
-            Misconfigured: the vendor answered with a redirect. It did not act, and the address in the configuration
-                is not where it lives.
+            Misconfigured: this cannot be sent. Or the vendor answered with a redirect: it did not act, and the address
+                in the configuration is not where it lives.
         """
-        assert self._session is not None, "call() before open()"  # noqa: S101
-        call = _Call(deadline, self.clock)
-        token = _call.set(call)
-        try:
-            async with self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                reply = await _read(response)
-        except ProviderError:
-            raise
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            word = _word(error)
-            # The library's exception knows the URL and our headers, so it is not chained.
-            raise (Unconfirmed(word) if call.written else Unavailable(word)) from None
-        finally:
-            _call.reset(token)
+        pool, head = self._routes.get((method, url)) or self._route(method, url)
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        reply = await pool.call(
+            b"".join((head, _lines(headers), length, body) if headers else (head, length, body)), deadline
+        )
         if 300 <= reply.status < 400:  # noqa: PLR2004  (a class of statuses)
             raise Misconfigured(f"http_{reply.status}", "the vendor redirects; configure where to")
         return reply
 
+    def _route(self, method: str, url: URL) -> tuple[Pool, bytes]:
+        if self._closed:
+            raise Unavailable("closed")
+        host, port, target = url.raw_host, url.port, url.raw_path_qs
+        if url.scheme not in {"http", "https"} or not host or not port or not _TARGET.fullmatch(target):
+            raise Misconfigured("bad_url")
+        headers = {"Host": url.host_port_subcomponent or "", "User-Agent": "decorum", "Accept-Encoding": "identity"}
+        if url.user is not None:
+            login = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+            headers["Authorization"] = f"Basic {login}"
+        given = {name.lower() for name in self._headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given}
+        head = f"{method} {target} HTTP/1.1\r\n".encode() + _lines({**headers, **self._headers})
+        origin = (url.scheme, host, port)
+        if origin not in self._pools:
+            tls = self._tls if url.scheme == "https" else None
+            self._pools[origin] = Pool((host, port), tls, self.timeout, self._concurrency, self._clock)
+        self._routes[method, url] = found = (self._pools[origin], head)
+        return found
 
-async def _read(response: aiohttp.ClientResponse) -> Reply:
-    """The reply as far as it can be believed."""
-    failed = response.status >= 400  # noqa: PLR2004  (an error says enough by its status, broken or not)
-    chunks: list[bytes] = []
-    size = 0
+
+@cache
+def _system() -> ssl.SSLContext:
+    """Whom the system trusts. It takes 20 ms to read, so once is enough."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def check_header(name: str, value: str = "") -> None:
+    """Let nothing through that is more than one header, or the wrong one.
+
+    Raises:
+        ValueError: this is. The value is not quoted, for it may be a secret.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a header's name")
+    if name.lower() in FRAMING:
+        raise ValueError(f"the header {name} is not yours to set")
+    if _CONTROL.search(value):
+        raise ValueError(f"the value of {name} holds a control character")
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
     try:
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > REPLY_BYTES:
-                response.close()
-                if failed:
-                    return Reply(response.status, response.headers, b"")
-                raise Unconfirmed("huge_reply")
-            chunks.append(chunk)
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        if not failed:
-            raise
-        return Reply(response.status, response.headers, b"")
-    return Reply(response.status, response.headers, chunks[0] if len(chunks) == 1 else b"".join(chunks))
-
-
-def _word(error: Exception) -> str:
-    """One of a closed set of words for what went wrong on the wire."""
-    return next((word for kinds, word in WORDS if isinstance(error, kinds)), "reset")
+        for name, value in headers.items():
+            check_header(name, value)
+        return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
+    except ValueError:  # half a surrogate pair, too
+        raise Misconfigured("bad_header") from None
 
 
 def document(reply: Reply) -> dict[str, Any]:

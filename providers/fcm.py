@@ -31,7 +31,8 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
-from providers._http import Client, Reply, document, error, kind_of, text
+from providers._http import Client, document, error, kind_of, text
+from providers._wire import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -35,7 +35,7 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
-from providers._http import Client, document, error, kind_of, text
+from providers._http import Client, check_header, document, error, kind_of, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,8 +132,7 @@ class Settings(_contract.Settings):
     @classmethod
     def _printable(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, secret in value.items():
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-                raise ValueError(f"{name!r} is not a header's name")
+            check_header(name)
             if not secret.get_secret_value().isprintable():
                 raise ValueError(f"the value of {name} holds a control character")
         return value

@@ -163,8 +163,6 @@ class Api:
                 incoming.append(Incoming(body, "http", caller.name, may_raise))
             foreign.append(claims_another)
         answers = await self._intake.accept(incoming) if incoming else []
-        if any(isinstance(answer, Accepted) and not answer.repeated for answer in answers):
-            self._notice()
         return [
             _of_another(answer, caller) if isinstance(answer, Malformed) and claims_another else answer
             for answer, claims_another in zip(answers, foreign, strict=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 import time
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import orjson
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _POLL = 0.02
 _STALLED = 30.0
 """Seconds without progress after which a run has failed."""
+_SLOWEST = 100
+"""Messages a second."""
 _BATCH = 100
 _POSTERS = 4
 """Clients of HTTP intake at once."""
@@ -75,13 +78,21 @@ async def consumer(name: str, ground: Ground, messages: int, run: str) -> Run:
     await ground.preload(requests(messages, run))
     task = Task(ground.broker.url, QUEUE, messages, PREFETCH, ground.vendor_url, database, ground.redis_url)
     log = ground.folder / f"{run}.log"
-    command = [sys.executable, "-m", f"tests.benchmarks.contenders.{MODULES[name]}", orjson.dumps(asdict(task)).decode()]
+    command = [
+        sys.executable,
+        "-m",
+        f"tests.benchmarks.contenders.{MODULES[name]}",
+        orjson.dumps(asdict(task)).decode(),
+    ]
     watch = Watch(ground)
     watch.begin()
     with spawn(command, log, cwd=ROOT) as child:
-        status = await asyncio.to_thread(child.wait, 600)
+        try:
+            status = await asyncio.to_thread(child.wait, _STALLED + messages / _SLOWEST)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{MODULES[name]} has not ended:\n{child.text[-4000:]}") from None
         if status:
-            raise Failed(f"{name} ended with {status}:\n{child.text[-4000:]}")
+            raise Failed(f"{MODULES[name]} has ended with {status}:\n{child.text[-4000:]}")
         report = Report(**orjson.loads(child.text.splitlines()[-1]))
     servers = watch.spent(messages)
     found = {"left in the queue": (await _left(ground), 0)}
@@ -154,7 +165,7 @@ async def through_http(ground: Ground, messages: int, run: str) -> Run:
     import sqlite3
 
     file = ground.folder / f"{run}.db"
-    bodies = list(requests(messages, run))
+    bodies = list(requests(messages, run, source=None))
     batches = [b"\n".join(bodies[at : at + _BATCH]) for at in range(0, messages, _BATCH)]
     with _gateway(ground, run, f"sqlite:///{file}") as gateway:
         course = Course(ground, gateway, messages)
@@ -163,8 +174,10 @@ async def through_http(ground: Ground, messages: int, run: str) -> Run:
             await wait_until(lambda: _is_ready(session, course), 30, "the gateway is ready")
             course.begin()
             post = asyncio.gather(*(_post(session, batches) for _ in range(_POSTERS)))
-            await course.run()
-            await post
+            try:
+                await course.run(post)
+            finally:
+                post.cancel()
         await _ended(gateway)
     with sqlite3.connect(file) as connection:
         (counts,) = connection.execute(
@@ -212,12 +225,14 @@ class Course:
         self._cpu = cpu_seconds(self._gateway.child.pid)
         self._begun = time.monotonic()
 
-    async def run(self) -> None:
-        """Until the last event has been published."""
+    async def run(self, client: asyncio.Future[Any] | None = None) -> None:
+        """Until the last event has been published. A client that fails ends it."""
         events, moved, turn = 0, time.monotonic(), 0
         while events < self._messages:
             await asyncio.sleep(_POLL)
             self.alive()
+            if client and client.done():
+                client.result()
             before, events, now = events, await self._ground.waiting(EVENTS), time.monotonic()
             if turn % 4 == 0:
                 self._times.append(now)
@@ -268,7 +283,7 @@ class Gateway:
     child: Child
     port: int
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -338,7 +353,9 @@ def _check(found: dict[str, tuple[int, int]]) -> None:
         raise Failed("; ".join(wrong))
 
 
-async def contest(ground: Ground, names: Sequence[str], rounds: int, messages: int, told: Callable[[Run], object]) -> list[Run]:
+async def contest(
+    ground: Ground, names: Sequence[str], rounds: int, messages: int, told: Callable[[Run], object]
+) -> list[Run]:
     """All contenders in turn, and again, so that what drifts on the machine meets each of them."""
     runs = []
     for number in range(rounds):

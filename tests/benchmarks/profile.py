@@ -43,7 +43,8 @@ _STAGES = (
 )
 """What part of the job a stack belongs to: the first whose mark is in it."""
 
-_STATEMENTS = """select calls, rows, round(total_exec_time::numeric, 1), left(regexp_replace(query, '\\s+', ' ', 'g'), 110)
+_STATEMENTS = """
+    select calls, rows, round(total_exec_time::numeric, 1), left(regexp_replace(query, '\\s+', ' ', 'g'), 99)
     from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = '{database}'
     order by total_exec_time desc limit 30"""
 

@@ -28,20 +28,26 @@ def zone() -> str:
     return min(_ZONES, key=lambda name: abs(now.astimezone(ZoneInfo(name)).hour - 14))
 
 
-def requests(count: int, run: str) -> Iterator[bytes]:
-    """So many, of half as many persons; a person's two are as far apart as can be. ``run`` is part of each id."""
+def requests(count: int, run: str, source: str | None = "campaigns") -> Iterator[bytes]:
+    """So many, of half as many persons; a person's two are as far apart as can be.
+
+    Args:
+        count: how many.
+        run: part of each id.
+        source: None over HTTP, where the key says it.
+    """
     persons = -(-count // PER_PERSON)
     here = zone()
     for number in range(count):
         person = number % persons
-        yield request(f"{run}-{number:08d}", person, here)
+        yield request(f"{run}-{number:08d}", person, here, source)
 
 
-def request(name: str, person: int, timezone: str) -> bytes:
+def request(name: str, person: int, timezone: str, source: str | None) -> bytes:
     """One, of exactly ``SIZE`` bytes."""
     fields: dict[str, Any] = {
         "id": name,
-        "source": "campaigns",
+        **({"source": source} if source else {}),
         "user": f"user-{person:08d}",
         "category": "reactivation",
         "channels": ["sms"],

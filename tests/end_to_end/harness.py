@@ -214,9 +214,11 @@ class World:
             rows = await connection.fetch(
                 "select to_timestamp(due_at / 1e6) at, to_timestamp(lease_until / 1e6) lease, held, tries, attempts,"
                 " channel, priority, now(), (select reason from decisions where message = d.message"
-                " order by id desc limit 1) from due d where due_at is not null order by due_at limit 20"
+                " order by id desc limit 1) from due d where due_at is not null order by due_at limit 5"
             )
-            raise AssertionError(f"not settled within {timeout} s: {left}\n" + "\n".join(map(str, rows))) from None
+            findings = (await self.examine(campaign)).run()
+            told = [f"not settled within {timeout} s: {left}", *map(str, rows), "so far:", *map(str, findings[:40])]
+            raise AssertionError("\n".join(told)) from None
         finally:
             await connection.close()
 

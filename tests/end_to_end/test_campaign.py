@@ -25,7 +25,7 @@ async def test_a_campaign(size: int, tmp_path: Path, amqp_url: str, postgres_url
     async with world(tmp_path, store=postgres_url, broker=amqp_url, zone=campaign.zone) as here:
         await here.introduce(campaign)
         await here.publish(campaign.queues(seed=size))
-        await here.settled(campaign, timeout=60 + size / 20, repeats=True)
+        await here.settled(campaign, timeout=30 + size / 100, repeats=True)
         await known_by_http(here, campaign)
         await at_rest(here, campaign)
 

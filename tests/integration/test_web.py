@@ -116,7 +116,7 @@ class Gateway:
         self.private = await self._listen(
             private_app(
                 self.store,
-                Intake(self.store, self.config.policy, self.config.routes, self.metrics),
+                Intake(self.store, self.config.policy, self.config.routes, self.metrics, lambda _: self._notice()),
                 self._judge,
                 self.config,
                 self.metrics,

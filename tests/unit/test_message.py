@@ -89,7 +89,7 @@ def refused(request: object) -> dict[str, str]:
     return {fault.path: fault.problem for fault in faults_of(caught.value)}
 
 
-# ---------------------------------------------------------------------------------------------------------- the contract
+# --------------------------------------------------------------------------------------------------------- the contract
 
 
 def test_every_field_of_the_contract_is_taken() -> None:
@@ -268,6 +268,26 @@ def test_what_is_right_is_taken(where: str, value: object) -> None:
     SendRequest.model_validate(changed(where, value))
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "secret@ex\u2019ample.com",
+        "x@secret_.com",
+        "secret\u0000@example.com",
+        "x@xn--secretb.com",
+        "x@[secret]",
+        "x@[IPv6:secret]",
+        "x@-secret-.com",
+        "x@secret..com",
+        "secret",
+        "x@secret",
+    ],
+)
+def test_what_is_said_of_a_mail_address_does_not_quote_it(address: str) -> None:
+    found = refused(changed("to.email", address))
+    assert not any(word in found["to.email"] for word in ("secret", "\u2019", "'", "_", "U+"))
+
+
 def test_every_fault_is_told_at_once() -> None:
     bad = changed("to.phone", "1") | {"id": "", "labels": [], "nonsense": 1}
     assert set(refused(bad)) == {"to.phone", "id", "labels", "nonsense"}
@@ -430,7 +450,7 @@ def test_the_order_of_channels_is_part_of_it() -> None:
     assert canonical_hash(changed("channels", ["sms", "push"])) != canonical_hash(changed("channels", ["push", "sms"]))
 
 
-# --------------------------------------------------------------------------------------------------- ids and instants
+# ----------------------------------------------------------------------------------------------------- ids and instants
 
 MILLISECOND = timedelta(milliseconds=1)
 

@@ -49,7 +49,7 @@ class Tally:
         self._done = 0
         self._from = (0.0, 0.0)
         self._to = (0.0, 0.0)
-        self._all = asyncio.Event()
+        self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
         """A message was delivered."""
@@ -62,11 +62,16 @@ class Tally:
         self._done += 1
         if self._done == self._messages:
             self._to = (time.perf_counter(), time.process_time())
-            self._all.set()
+            self._all.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """It could not be done: neither can the task."""
+        if not self._all.done():
+            self._all.set_exception(error)
 
     async def report(self) -> Report:
         """Once all are done."""
-        await self._all.wait()
+        await self._all
         rss = psutil.Process().memory_info().rss / (1 << 20)
         return Report(self._to[0] - self._from[0], self._to[1] - self._from[1], rss)
 

@@ -12,6 +12,7 @@ from limits import RateLimitItem, parse_many
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel
+from redis.asyncio import BlockingConnectionPool
 
 from tests.benchmarks.contenders._report import Report, Tally, Task, main
 
@@ -56,7 +57,7 @@ class Gateway:
     def __init__(
         self, limiter: MovingWindowRateLimiter, http: aiohttp.ClientSession, pool: asyncpg.Pool[Any], vendor: str
     ) -> None:
-        self._limits: list[RateLimitItem] = parse_many("5/minute;20/hour;50/day;100/week")
+        self._limits: list[RateLimitItem] = parse_many("5/minute;20/hour;50/day;100/7 day")
         self._limiter = limiter
         self._http = http
         self._pool = pool
@@ -85,17 +86,23 @@ class Gateway:
 
 async def naive(task: Task) -> Report:
     tally = Tally(task.messages)
-    limiter = MovingWindowRateLimiter(RedisStorage(f"async+{task.redis}", implementation="redispy"))
+    # The default pool raises when more than a hundred tasks ask at once.
+    connections = BlockingConnectionPool.from_url(task.redis, max_connections=64, timeout=None)
+    storage = RedisStorage(f"async+{task.redis}", implementation="redispy", connection_pool=connections)  # type: ignore[arg-type]
     async with (
         aiohttp.ClientSession() as http,
         asyncpg.create_pool(task.postgres) as pool,
         await aio_pika.connect_robust(task.broker) as connection,
     ):
-        gateway = Gateway(limiter, http, pool, task.vendor)
+        gateway = Gateway(MovingWindowRateLimiter(storage), http, pool, task.vendor)
 
         async def handle(message: AbstractIncomingMessage) -> None:
             tally.begin()
-            await gateway.handle(message)
+            try:
+                await gateway.handle(message)
+            except Exception as error:
+                tally.fail(error)
+                raise
             tally.end()
 
         channel = await connection.channel()

@@ -1,0 +1,257 @@
+"""Can what users send make a new series, and would Prometheus take every name?"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import decide
+from gateway.config import parse
+from gateway.decide import Attempting, Behind, Deferred, Ended, Outcome
+from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
+from gateway.message import (
+    Address,
+    Attempt,
+    AttemptState,
+    Message,
+    MessageState,
+    Priority,
+    Refusal,
+    new_id,
+)
+from gateway.metrics import Metrics
+from gateway.store import Claimed, Lease, Lost
+from providers import Channel, ProviderError, ReceiptStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.store import Known, NewMessage, ParkedInput
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MOST = 2000
+"""Series that one process may have."""
+
+
+def series(metrics: Metrics) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
+
+
+def message(category: str = "news", **fields: Any) -> Message:
+    given = {
+        "id": new_id(),
+        "source": "tests",
+        "request": new_id(),
+        "person": new_id(),
+        "category": category,
+        "channels": (Channel.SMS,),
+        "priority": Priority.BULK,
+        "accepted_at": NOW,
+        "starts_at": NOW,
+        "expires_at": NOW + timedelta(days=1),
+        "campaign": None,
+        "body": {},
+    }
+    return Message(**(given | fields))
+
+
+def claimed(about: Message, provider: str = "one", channel: Channel = Channel.SMS) -> Claimed:
+    to = Address(channel, new_id())
+    attempt = Attempt(new_id(), about.id, 1, channel, provider, new_id(), AttemptState.INTENT, NOW, NOW + SECOND)
+    return Claimed(Lease(about, 1, 0), attempt, Attempting(to, provider, NOW + SECOND, "UTC"), frozenset())
+
+
+def outcomes() -> list[Outcome]:
+    errors = [decide.failed(kind("code")) for kind in ProviderError.__subclasses__()]
+    return [decide.accepted("ref"), decide.bug(), *errors]
+
+
+class Forgetful:
+    """A store to which everything is new."""
+
+    async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
+        return [None] * len(new)
+
+    async def park(self, inputs: Sequence[ParkedInput]) -> None: ...
+
+
+async def test_nothing_that_a_request_says_makes_a_series() -> None:
+    config = parse(
+        "{providers: {one: {kind: inbox}}, routes: {sms: [one]}, policy: {timezone: UTC, categories: {news: {}}}}",
+        {},
+        base=Path(),
+    )
+    metrics = Metrics("test")
+    intake = Intake(Forgetful(), config.policy, config.routes, metrics)  # type: ignore[arg-type]
+
+    def asked(category: str, number: int) -> Incoming:
+        word = f"x{number}"
+        body = {
+            "id": word,
+            "source": word,
+            "user": word,
+            "category": category,
+            "campaign": word,
+            "labels": {word: word},
+            "content": {"sms": {"text": word}},
+            "stage": word,
+            "variant": word,
+        }
+        return Incoming(orjson.dumps(body), ("amqp", "http", "file")[number % 3], None)
+
+    await intake.accept([asked("news", 0), asked("news", 1), asked("news", 2)])
+    await intake.accept([asked("gone", 0), asked("gone", 1), asked("gone", 2)])
+    before = series(metrics)
+    for start in range(0, 3000, 500):
+        await intake.accept([asked(f"category-{n}", n) for n in range(start, start + 500)])
+        await intake.accept([asked("news", n) for n in range(start, start + 500)])
+    assert series(metrics) == before
+
+
+def test_nothing_that_a_message_or_an_answer_says_makes_a_series() -> None:
+    metrics = Metrics("test")
+
+    def everything() -> None:
+        about = message(campaign=new_id(), body={"labels": {new_id(): new_id()}})
+        metrics.decided(about, Deferred(NOW, "daily"))
+        metrics.decided(about, Behind(new_id(), same_line=True))
+        metrics.decided(about, Ended(MessageState.FAILED, f"rejected:{new_id()}"))
+        metrics.decided(about, claimed(about))
+        metrics.decided(about, Lost())
+        for kind in ProviderError.__subclasses__():
+            metrics.attempted(claimed(about), decide.failed(kind(new_id(), new_id())), 0.1, NOW)
+        metrics.attempted(claimed(about), decide.accepted(new_id()), 0.1, NOW)
+        metrics.received("http", Accepted(new_id(), new_id(), MessageState.WAITING, repeated=False))
+        metrics.received("http", Conflict(new_id(), new_id()))
+        metrics.received("http", Malformed((), new_id()))
+
+    everything()
+    before = series(metrics)
+    for _ in range(1000):
+        everything()
+    assert series(metrics) == before
+
+
+@given(st.text(), st.text())
+@settings(max_examples=50, deadline=None)
+def test_a_vendors_codes_are_no_labels(code: str, detail: str) -> None:
+    metrics = Metrics("test")
+    for kind in ProviderError.__subclasses__():
+        metrics.attempted(claimed(message()), decide.failed(kind(code, detail)), 0.1, NOW)
+    errors = {dict(labels)["error"] for name, labels in series(metrics) if name == "gateway_attempt_errors_total"}
+    assert errors == {"unavailable", "throttled", "unconfirmed", "rejected", "unreachable", "misconfigured"}
+
+
+def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
+    """All that can happen, and more than can happen together, under a configuration of that size."""
+    channel_of = {f"provider-{n}": list(Channel)[n % len(Channel)] for n in range(providers)}
+    kinds = [kind.__name__.lower() for kind in ProviderError.__subclasses__()]
+    why = {
+        MessageState.SENT: ["accepted"],
+        MessageState.FAILED: kinds,
+        MessageState.EXPIRED: ["expires_at"],
+        MessageState.REFUSED: list(Refusal),
+        MessageState.UNKNOWN: ["unconfirmed", "crash"],
+        MessageState.PARKED: ["bug", "unknown_category"],
+        MessageState.CANCELLED: ["cancelled"],
+    }
+    waits = [*(f"rule-{n}" for n in range(rules)), "throttled", "busy", "retry", "repeat", "bug"]
+    for about in [message(f"category-{n}") for n in range(categories)]:
+        for state, reasons in why.items():
+            for reason in reasons:
+                metrics.decided(about, Ended(state, reason))
+        for rule in waits:
+            metrics.decided(about, Deferred(NOW, rule))
+        metrics.decided(about, Behind(new_id(), same_line=True))
+        for (provider, channel), outcome in product(channel_of.items(), outcomes()):
+            metrics.attempted(claimed(about, provider, channel), outcome, 0.1, NOW)
+    for provider, status in product(channel_of, [*ReceiptStatus, "forged"]):
+        metrics.reported(provider, status)
+    for priority in Priority:
+        metrics.in_flight(priority.word, 1)
+    for via in ("http", "amqp", "file"):
+        metrics.received(via, Accepted("", "", MessageState.WAITING, repeated=False))
+        metrics.received(via, Accepted("", "", MessageState.WAITING, repeated=True))
+        metrics.received(via, Conflict("", ""))
+        metrics.received(via, Malformed(()))
+    for via in ("one_click", "profile", "callback", "api", "stop"):
+        metrics.optouts.labels(via).inc()
+    for part in ("store", "broker", "worker", "gateway"):
+        metrics.ready.labels(part).set(1)
+
+
+def test_a_big_configuration_has_a_bounded_number_of_series() -> None:
+    metrics = Metrics("test")
+    fill(metrics, categories=20, rules=15, providers=12)
+    assert len(series(metrics)) <= MOST
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    metrics = Metrics("1.2.3")
+    fill(metrics, categories=2, rules=2, providers=2)
+    for family in metrics.registry.collect():
+        assert re.fullmatch(r"gateway_[a-z][a-z_]*[a-z]", family.name)
+        assert family.documentation.endswith(".")
+        for sample in family.samples:
+            end = sample.name.removeprefix(family.name)
+            match family.type:
+                case "counter":
+                    assert end in ("_total", "_created")
+                case "histogram":
+                    assert family.name.endswith("_seconds")  # base units
+                    assert end in ("_bucket", "_sum", "_count", "_created")
+                case kind:
+                    assert (kind, end) == ("gauge", "")
+                    assert not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+
+
+def test_what_is_scraped_can_be_parsed() -> None:
+    metrics = Metrics("1.2.3")
+    fill(metrics, categories=1, rules=1, providers=1)
+    text = generate_latest(metrics.registry).decode()
+    families = {family.name for family in text_string_to_metric_families(text)}
+    assert {"gateway_requests_received", "gateway_attempts", "gateway_attempt_duration_seconds"} <= families
+    assert 'gateway_build_info{version="1.2.3"} 1.0' in text
+
+
+def test_two_processes_in_one_keep_their_numbers_apart() -> None:
+    one, other = Metrics("1"), Metrics("2")
+    one.published.inc()
+    assert other.registry.get_sample_value("gateway_events_published_total") == 0
+
+
+def test_an_answer_is_counted_under_what_it_was() -> None:
+    metrics = Metrics("test")
+    metrics.received("amqp", Accepted("", "", MessageState.WAITING, repeated=True))
+    metrics.received("amqp", Malformed(()))
+    counted = [
+        metrics.registry.get_sample_value("gateway_requests_received_total", {"via": "amqp", "answer": answer})
+        for answer in ("accepted", "repeated", "malformed", "conflict")
+    ]
+    assert counted == [None, 1, 1, None]
+
+
+def test_the_time_to_delivery_is_measured_from_acceptance_and_only_of_what_was_accepted() -> None:
+    metrics = Metrics("test")
+    about = message(accepted_at=NOW - timedelta(hours=9))
+    metrics.attempted(claimed(about), decide.accepted("ref"), 0.2, NOW)
+    metrics.attempted(claimed(about), decide.bug(), 0.2, NOW)
+    labels = {"channel": "sms"}
+    assert metrics.registry.get_sample_value("gateway_delivery_latency_seconds_count", labels) == 1
+    assert metrics.registry.get_sample_value("gateway_delivery_latency_seconds_sum", labels) == 9 * 3600
+    both = {"channel": "sms", "provider": "one"}
+    assert metrics.registry.get_sample_value("gateway_attempt_duration_seconds_count", both) == 2

@@ -41,6 +41,8 @@ ROLES = ("intake", "worker", "web")
 
 _DRAIN = 25.0
 """Seconds that attempts under way are given to finish."""
+_UNROUTED = 5.0
+"""Seconds until those who balance requests have heard that this process is not ready. On loopback nobody does."""
 _LISTENERS = 10.0
 """Seconds that HTTP requests under way are given to finish."""
 _RECONNECT = 2.0
@@ -159,6 +161,8 @@ class App:
         """Finish what was begun, and give back what was not: intake first, then the worker, then the rest."""
         self._draining = True
         log.info("gateway.draining")
+        if not self.config.http.private.loopback:
+            await asyncio.sleep(_UNROUTED)
         if self._consumer:
             await self._consumer.close()
         if self._worker:

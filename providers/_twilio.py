@@ -25,11 +25,12 @@ from providers._contract import (
     Unreachable,
 )
 from providers._http import Client, document, error, kind_of, text
-from providers._wire import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
+
+    from providers._wire import Reply
 
 CODES: Mapping[int, type[ProviderError]] = {
     # The account.

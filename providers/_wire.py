@@ -1,6 +1,6 @@
 """HTTP/1.1 over kept connections: what was certainly not written, what may have been, and nothing in between.
 
-A connection carries one call at a time and none is ever repeated. A call costs one future, one ``write`` and no task; the
+A connection carries one call at a time, and none is ever repeated. A call costs one future, one ``write`` and no task; the
 one timer of a connection serves all its calls.
 """
 
@@ -10,12 +10,11 @@ import asyncio
 import select
 import socket
 import ssl
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from aiohappyeyeballs import start_connection  # uvloop's create_connection does not know happy eyeballs
+from aiohappyeyeballs import start_connection  # uvloop's create_connection knows no happy eyeballs
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser
 
@@ -35,8 +34,8 @@ STAGGER_SECONDS = 0.25
 """Head start of an address before the next one is tried as well (RFC 8305, 5)."""
 
 IDLE_SECONDS = 50.0
-"""An idle connection is given up after this, before the 60 s after which most load balancers close it: a call that meets
-their closing is ``Unconfirmed``."""
+"""An idle connection is given up after this. Most load balancers close it after 60 s, and a call that crosses with their
+closing is ``Unconfirmed``."""
 
 REPLY_BYTES = 1_000_000
 """More of a reply, its head included, is not read."""
@@ -59,7 +58,7 @@ class Reply:
 
 
 class Pool:
-    """The connections to one origin: idle ones, the last used first, and who waits while all are busy."""
+    """The connections to one origin."""
 
     def __init__(
         self,
@@ -69,69 +68,75 @@ class Pool:
         size: int,
         clock: Callable[[], datetime],
     ) -> None:
-        """``timeout`` is for answers, in seconds. Needs a running event loop."""
+        """Needs a running event loop.
+
+        Args:
+            origin: host and port.
+            tls: None for plain HTTP.
+            timeout: seconds from the first byte until an answer is no longer waited for.
+            size: how many connections there may be.
+            clock: what deadlines are held against.
+        """
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
-        # aiohttp's reader asks this to pause and resume. It need not obey: a reply is too long before a reader is full.
-        self.pauses = BaseProtocol(self.loop)
         self._host, self._port = origin
         self._tls = tls
         self._size = size
         self._clock = clock
+        self._free = asyncio.Semaphore(size)
+        """Who has it may have one connection. None is opened while one is idle, so ``size`` bounds both together."""
         self._idle: list[_Connection] = []
+        """The last used is the first to be used again."""
         self._open: set[_Connection] = set()
-        self._opening = 0
-        self._turns: deque[asyncio.Future[_Connection | Unavailable | None]] = deque()
-        """Of those who wait. Each gets a connection, or the leave to open one (None), which ``_opening`` counts."""
-        self._ended: asyncio.Future[None] | None = None
-        """Stands for as long as the pool is being closed."""
+        self._closed = False
 
     async def call(self, request: bytes, deadline: datetime) -> Reply:
-        """Write a request, unless it is ``deadline``, and wait for the answer.
+        """Write a request, unless it is past ``deadline``, and wait for the answer.
 
         Raises:
             Unavailable: nothing was written.
             Unconfirmed: it was written, and no whole answer came.
         """
-        connection = self._unused() or await self._another(deadline)
-        if self._clock() >= deadline:
-            self.give_back(connection)
-            raise Unavailable("deadline")
-        answer = connection.ask(request)
+        await self._turn(deadline)
         try:
-            outcome = await answer
+            connection = self._unused() or await self._connect()
+            if self._clock() >= deadline:
+                self.give_back(connection)
+                raise Unavailable("deadline")
+            return await connection.ask(request)
         finally:
-            if connection.answer is answer:  # we are cancelled, and what comes now is nobody's
-                connection.end("cancelled")
-        if isinstance(outcome, ProviderError):
-            raise outcome
-        return outcome
+            self._free.release()
 
     async def close(self) -> None:
-        """End every connection. Who is written and waits for an answer is ``Unconfirmed``."""
-        self._ended = self.loop.create_future()
-        while self._turns:
-            _give(self._turns.popleft(), Unavailable("closed"))
+        """End every connection, whether or not somebody waits for an answer."""
+        self._closed = True
         for connection in tuple(self._open):
             connection.end("reset")
-        if self._open or self._opening:
-            await self._ended
-
-    def leave(self, connection: _Connection) -> None:
-        """A connection has ended."""
-        if connection in self._open:  # else its opening was given up
-            self._open.remove(connection)
-            if connection in self._idle:
-                self._idle.remove(connection)
-            self._opening += 1
-            self._may_open()
+        for _ in range(self._size):  # until every call is over, also those that were about to connect
+            await self._free.acquire()
+        if self._open:
+            await asyncio.wait([connection.lost for connection in self._open])
 
     def give_back(self, connection: _Connection) -> None:
-        """A connection is free for the next call."""
-        while self._turns:
-            if _give(self._turns.popleft(), connection):
-                return
+        """It is free for the next call."""
         self._idle.append(connection)
+
+    def leave(self, connection: _Connection) -> None:
+        """It has ended."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def _turn(self, deadline: datetime) -> None:
+        """Get hold of ``_free``."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout((deadline - self._clock()).total_seconds()):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Unavailable("deadline") from None
 
     def _unused(self) -> _Connection | None:
         while self._idle:
@@ -141,65 +146,11 @@ class Pool:
             connection.end("reset")
         return None
 
-    async def _another(self, deadline: datetime) -> _Connection:
-        """A new connection, or one that becomes free before ``deadline``."""
-        if self._ended is not None:
-            raise Unavailable("closed")
-        if len(self._open) + self._opening < self._size:
-            self._opening += 1
-            return await self._connect()
-        turn: asyncio.Future[_Connection | Unavailable | None] = self.loop.create_future()
-        self._turns.append(turn)
-        seconds = (deadline - self._clock()).total_seconds()
-        timer = self.loop.call_later(seconds, _give, turn, Unavailable("deadline"))
-        try:
-            found = await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # it came at the same time
-                self._decline(turn.result())
-            raise
-        finally:
-            timer.cancel()
-        if isinstance(found, Unavailable):
-            raise found
-        if found is None:
-            return await self._connect()
-        if found.usable():
-            return found
-        found.end("reset")
-        return await self._another(deadline)
-
-    def _decline(self, found: _Connection | Unavailable | None) -> None:
-        if found is None:
-            self._may_open()
-        elif isinstance(found, _Connection):
-            self.give_back(found)
-
-    def _may_open(self) -> None:
-        """Hand on the leave to open a connection, which is counted in ``_opening`` already."""
-        while self._turns:
-            if _give(self._turns.popleft(), None):
-                return
-        self._opening -= 1
-        if self._ended is not None and not self._open and not self._opening and not self._ended.done():
-            self._ended.set_result(None)
-
     async def _connect(self) -> _Connection:
-        """A new connection, counted in ``_opening`` until it stands."""
-        connection, word = None, "refused"
-        name = self._host.rstrip(".") if self._tls else None
+        word = "closed"
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                sock = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, loop=self.loop)
-                try:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    _, connection = await self.loop.create_connection(
-                        lambda: _Connection(self), sock=sock, ssl=self._tls, server_hostname=name
-                    )
-                except BaseException:
-                    sock.close()  # not every loop does
-                    raise
+                connection = await self._opened()
         except TimeoutError:
             word = "connect_timeout"
         except (socket.gaierror, UnicodeError):
@@ -207,54 +158,50 @@ class Pool:
         except ssl.SSLError:
             word = "tls"
         except (OSError, RuntimeError):  # the second is uvloop's, now and then
-            pass
-        finally:
-            if connection is None or not connection.open:
-                self._may_open()
-            else:
-                self._opening -= 1
-                self._open.add(connection)
-        if connection is None:
-            raise Unavailable(word)
-        if self._ended is not None:
-            connection.end("closed")
-        if not connection.open:
-            raise Unavailable("closed")
+            word = "refused"
+        else:
+            if connection.open and not self._closed:
+                return connection
+            connection.end(word)
+        raise Unavailable(word)
+
+    async def _opened(self) -> _Connection:
+        addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        sock = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, loop=self.loop)
+        name = self._host.rstrip(".") if self._tls else None
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await self.loop.create_connection(
+                lambda: _Connection(self), sock=sock, ssl=self._tls, server_hostname=name
+            )
+        except BaseException:
+            sock.close()  # not every loop does
+            raise
+        if connection.open:
+            self._open.add(connection)
         return connection
 
 
 class _Connection(asyncio.Protocol):
     """A socket, and the one call that is under way on it."""
 
-    __slots__ = (
-        "_body",
-        "_due",
-        "_head",
-        "_parser",
-        "_peek",
-        "_pool",
-        "_received",
-        "_surplus",
-        "_timer",
-        "_transport",
-        "answer",
-    )
-
-    _transport: asyncio.Transport
     _parser: HttpResponseParser
-    _timer: asyncio.TimerHandle
     _body: StreamReader
-    _received: int
-    _surplus: bool
 
     def __init__(self, pool: Pool) -> None:
-        self.answer: asyncio.Future[Reply | ProviderError] | None = None
-        """What the call under way waits for."""
+        self.lost = pool.loop.create_future()
+        """Done when the socket is closed."""
         self._pool = pool
-        self._head: RawResponseMessage | None = None
         self._peek = select.poll()
+        self._answer: asyncio.Future[Reply | ProviderError] | None = None
+        """What the call under way waits for."""
+        self._head: RawResponseMessage | None = None
+        self._received = 0
+        self._surplus = False
+        # aiohttp's reader wants something that it can pause. A reply is too long before the reader is full.
+        self._pauses = BaseProtocol(pool.loop)
         self._due = pool.loop.time() + IDLE_SECONDS
-        """When this is ended if nothing happens, in the loop's time."""
+        """When this ends if nothing else happens, in the loop's time."""
 
     @property
     def open(self) -> bool:
@@ -262,26 +209,33 @@ class _Connection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     def usable(self) -> bool:
-        """Is it open, and is nothing there to be read that the loop does not know yet, such as its end?"""
+        """Is it open, and nothing there to be read that the loop does not know of yet, such as the end?"""
         return not self._transport.is_closing() and not self._peek.poll(0)
 
-    def ask(self, request: bytes) -> asyncio.Future[Reply | ProviderError]:
-        """Write a request."""
-        pool = self._pool
-        self.answer = pool.loop.create_future()
-        # A new one for each call: what a vendor says beyond an answer must not begin the next one.
+    async def ask(self, request: bytes) -> Reply:
+        """Write a request, and wait for the answer. Not to be called before the last call is over."""
+        loop = self._pool.loop
+        answer = self._answer = loop.create_future()
+        # A new one for each call: what a vendor says beyond one answer must not begin the next.
         self._parser = HttpResponseParser(
-            pool.pauses, pool.loop, 16 * REPLY_BYTES, read_until_eof=True, auto_decompress=False
+            self._pauses, loop, 16 * REPLY_BYTES, read_until_eof=True, auto_decompress=False
         )
         self._received = 0
         self._surplus = False
-        self._due = pool.loop.time() + pool.timeout
+        self._due = loop.time() + self._pool.timeout
         self._transport.write(request)
-        return self.answer
+        try:
+            outcome = await answer
+        finally:
+            if self._answer is answer:  # we are cancelled, and what comes now is nobody's
+                self.end("cancelled")
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        return outcome
 
     def end(self, word: str) -> None:
-        """Close at once. The call under way, if any, is told the reason."""
-        if self.answer is None:
+        """Close at once. Who waits for an answer is told the reason."""
+        if self._answer is None:
             self._transport.abort()
         elif self._head is not None and self._head.code >= 400:  # noqa: PLR2004  (an error says enough by its status)
             self._settle(Reply(self._head.code, self._head.headers, b""), reusable=False)
@@ -297,16 +251,17 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End. Only an orderly end completes a body that has no length."""
         self._timer.cancel()
-        if self.answer is not None and self._head is not None and exc is None:
+        if self._answer is not None and self._head is not None and exc is None:
             with suppress(Exception):  # the parser's, where the body was to be longer
                 self._parser.feed_eof()
             self._finish(self._head, reusable=False)
-        self.end("reset" if self._head is None else "broken_reply")  # an orderly end must be told to TLS, too
+        self.end("reset" if self._head is None else "broken_reply")  # TLS must be told in any case
         self._pool.leave(self)
+        self.lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
-        if self.answer is None:
+        if self._answer is None:
             self.end("unasked")
             return
         self._received += len(data)
@@ -334,27 +289,19 @@ class _Connection(asyncio.Protocol):
 
     def _settle(self, outcome: Reply | ProviderError, *, reusable: bool) -> None:
         """The call is over."""
-        answer, self.answer, self._head = self.answer, None, None
+        answer, self._answer, self._head = self._answer, None, None
+        if answer is not None and not answer.done():
+            answer.set_result(outcome)
         if reusable and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
             self._due = self._pool.loop.time() + IDLE_SECONDS
             self._pool.give_back(self)
         else:
             self._transport.abort()
-        if answer is not None and not answer.done():
-            answer.set_result(outcome)
 
     def _ring(self) -> None:
-        """Look at the time. The next look is at most ``timeout`` away, so that no call ever has to move it."""
+        """Look at the time. The next look is at most ``timeout`` away, so no call ever has to move it."""
         now = self._pool.loop.time()
         if now >= self._due:
             self.end("timeout")
         else:
             self._timer = self._pool.loop.call_at(min(self._due, now + self._pool.timeout), self._ring)
-
-
-def _give(turn: asyncio.Future[_Connection | Unavailable | None], found: _Connection | Unavailable | None) -> bool:
-    """Give it to who still waits."""
-    if turn.done():
-        return False
-    turn.set_result(found)
-    return True

@@ -25,7 +25,7 @@ async def test_a_campaign(size: int, tmp_path: Path, amqp_url: str, postgres_url
     async with world(tmp_path, store=postgres_url, broker=amqp_url, zone=campaign.zone) as here:
         await here.introduce(campaign)
         await here.publish(campaign.queues(seed=size))
-        await here.settled(campaign, timeout=30 + size / 100, repeats=True)
+        await here.settled(campaign, timeout=60 + size / 20, repeats=True)
         await known_by_http(here, campaign)
         await at_rest(here, campaign)
 
@@ -49,12 +49,12 @@ async def known_by_http(here: World, campaign: Campaign) -> None:
 
 async def at_rest(here: World, campaign: Campaign, *, killed: bool = False, **more: Any) -> Examination:
     """All checks that hold of every campaign, once it has settled."""
-    wanted = {request.key for request in campaign.requests}
+    await here.hang_up()
     assert all(gateway.drain() == 0 for gateway in here.gateways)
     exam = await here.examine(campaign, **more)
     findings = exam.run()
     assert not findings, "\n".join([f"{len(findings)} findings", *map(str, findings[:40])])
-    assert exam.states.keys() == wanted
+    assert exam.states.keys() == {request.key for request in campaign.requests}
     print(exam.summary())
 
     assert not any((await here.queued()).values())

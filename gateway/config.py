@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass, field
 from datetime import time, timedelta
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -36,7 +35,7 @@ from yaml.constructor import SafeConstructor
 from yaml.reader import ReaderError
 
 import providers
-from gateway.message import Channels, MessageState, Priority, Source
+from gateway.message import Channels, MessageState, OnUnknown, Priority, Source
 from providers import Channel
 from ratelimit import Calendar, FrequencyCap, MinimumGap, QuietHours, Scope
 
@@ -86,15 +85,6 @@ class ConfigError(Exception):
 
 
 # ----------------------------------------------------------------------------------------------------- what it comes to
-
-
-class OnUnknown(StrEnum):
-    """What is done about an attempt that may have been sent, when nothing settles it."""
-
-    LEAVE = "leave"
-    """Nothing: better missed than twice."""
-    REPEAT = "repeat"
-    """Decide anew, with the same message id: better twice than missed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from zoneinfo import ZoneInfo
 
 from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
 
-from gateway.config import OnUnknown
 from gateway.message import (
     Address,
     AttemptState,
     Message,
     MessageState,
+    OnUnknown,
     Person,
     Priority,
     Refusal,
@@ -340,20 +340,17 @@ def zones_of(
 
     The request's zone, else the profile's, else those of the phone number, else the policy's.
     """
-    own = (ZoneInfo(profile.timezone),) if profile.timezone else _phone_zones(address, profile.phone) or (policy.zone,)
+    own = (ZoneInfo(profile.timezone),) if profile.timezone else ()
+    known = own or _zones_of_number(profile.phone) or (policy.zone,)
     if message and message.timezone:
-        return (ZoneInfo(message.timezone),), own[0]
-    return own, own[0]
-
-
-def _phone_zones(address: Address, phone: str | None) -> tuple[ZoneInfo, ...]:
-    number = address.value if address.channel in (Channel.SMS, Channel.ROBOCALL) else phone
-    return _zones_of_number(number) if number else ()
+        return (ZoneInfo(message.timezone),), known[0]
+    called = address.value if address.channel in (Channel.SMS, Channel.ROBOCALL) else None
+    return own or _zones_of_number(called) or known, known[0]
 
 
 @functools.lru_cache(maxsize=65_536)
-def _zones_of_number(number: str) -> tuple[ZoneInfo, ...]:
-    parsed = number_of(number)
+def _zones_of_number(number: str | None) -> tuple[ZoneInfo, ...]:
+    parsed = number_of(number) if number else None
     names = time_zones_for_number(parsed) if parsed else ()
     return tuple(ZoneInfo(name) for name in names if name != UNKNOWN_TIMEZONE)
 

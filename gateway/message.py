@@ -115,6 +115,15 @@ class AttemptState(StrEnum):
     UNDELIVERED = "undelivered"
 
 
+class OnUnknown(StrEnum):
+    """What is done about an attempt that may have been sent, when nothing settles it."""
+
+    LEAVE = "leave"
+    """Nothing: better missed than twice."""
+    REPEAT = "repeat"
+    """Decide anew, with the same message id: better twice than missed."""
+
+
 class Refusal(StrEnum):
     """Why a message must not be sent."""
 

@@ -65,7 +65,7 @@ class Metrics:
         )
         self._latency = Histogram(
             "gateway_delivery_latency_seconds",
-            "From acceptance to the provider's, waiting included.",
+            "From our acceptance of a message to the provider's, waiting included.",
             ["channel"],
             buckets=_LATENCY,
             registry=registry,

@@ -23,7 +23,7 @@ from gateway import decide
 from gateway.intake import utc_now
 from gateway.message import content_of, new_id
 from gateway.store import Claimed, Settlement, StoreUnavailable
-from providers import Dispatch, ProviderError, Unavailable
+from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,6 +41,8 @@ R = TypeVar("R")
 _GATHER = 0.005
 """Seconds that calls gather under load."""
 _FAILING_FOR = timedelta(seconds=30)
+_SHORT_PAUSE = timedelta(seconds=1)
+"""A vendor that asks for no longer a pause is asked again within the attempt."""
 _FAILURES = 3
 """In a row, after which a provider is tried last."""
 _THROTTLED_FOR = timedelta(seconds=30)
@@ -208,9 +210,10 @@ class Pipeline:
         """Again at once, for seconds, but only what certainly was not sent and before its deadline."""
         try:
             return await provider.send(dispatch)
-        except Unavailable:
+        except (Unavailable, Throttled) as error:
             left = (dispatch.deadline - utc_now()).total_seconds()
-            if left <= 0:
+            wait = _pause(error)
+            if wait is None or left <= wait:
                 raise
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
@@ -218,6 +221,7 @@ class Pipeline:
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
         )
+        await asyncio.sleep(wait)
         return await again(provider.send, dispatch)
 
     def _dispatch(self, claimed: Claimed) -> Dispatch:
@@ -304,6 +308,14 @@ class Pipeline:
                     )
                 case _:
                     pass
+
+
+def _pause(error: Unavailable | Throttled) -> float | None:
+    """Seconds before the same provider is asked again at once; None: not at once."""
+    if isinstance(error, Unavailable):
+        return 0
+    short = error.retry_after is not None and error.retry_after <= _SHORT_PAUSE
+    return error.retry_after.total_seconds() if short and error.retry_after else None
 
 
 _REMEMBERED = 600.0

@@ -95,7 +95,10 @@ class Worker:
         if not wanted:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
-        leases, more = await self._store.lease(wanted, _LEASE)
+        free = {
+            channel: self._health.places(route) - self._on_channel[channel] for channel, route in self._routes.items()
+        }
+        leases, more = await self._store.lease(wanted, _LEASE, free)
         self._maybe.update(more)
         if self._stopping:
             return 0  # not begun, so somebody else may: as soon as the leases run out

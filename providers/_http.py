@@ -124,13 +124,17 @@ class Client:
         host, port, target = url.raw_host, url.port, url.raw_path_qs
         if url.scheme not in {"http", "https"} or not host or not port or not _TARGET.fullmatch(target):
             raise Misconfigured("bad_url")
-        headers = {"Host": url.host_port_subcomponent or "", "User-Agent": "decorum", "Accept-Encoding": "identity"}
+        headers = {
+            "Host": url.host_port_subcomponent or "",
+            "User-Agent": "decorum",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
         if url.user is not None:
-            login = b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-            headers["Authorization"] = f"Basic {login}"
-        given = {name.lower() for name in self._headers}
-        headers = {name: value for name, value in headers.items() if name.lower() not in given}
-        head = f"{method} {target} HTTP/1.1\r\n".encode() + _lines({**headers, **self._headers})
+            headers["Authorization"] = "Basic " + b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+        headers.update(self._headers)
+        last = {name.lower(): name for name in headers}  # of two spellings of a name
+        head = f"{method} {target} HTTP/1.1\r\n".encode() + _lines({name: headers[name] for name in last.values()})
         origin = (url.scheme, host, port)
         if origin not in self._pools:
             tls = self._tls if url.scheme == "https" else None

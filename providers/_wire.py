@@ -1,7 +1,7 @@
 """HTTP/1.1 over kept connections: what was certainly not written, what may have been, and nothing in between.
 
-A connection carries one call at a time, and none is ever repeated. A call costs one future, one ``write`` and no task; the
-one timer of a connection serves all its calls.
+A connection carries one call at a time, and none is ever repeated. A call costs one future and one ``write``, no task, and
+no timer: each connection has one for all its calls.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ STAGGER_SECONDS = 0.25
 """Head start of an address before the next one is tried as well (RFC 8305, 5)."""
 
 IDLE_SECONDS = 50.0
-"""An idle connection is given up after this. Most load balancers close it after 60 s, and a call that crosses with their
-closing is ``Unconfirmed``."""
+"""An idle connection is given up after this. Load balancers mostly close it after 60 s, and a call that crosses with
+that is ``Unconfirmed``."""
 
 REPLY_BYTES = 1_000_000
 """More of a reply, its head included, is not read."""
@@ -215,7 +215,8 @@ class _Connection(asyncio.Protocol):
     async def ask(self, request: bytes) -> Reply:
         """Write a request, and wait for the answer. Not to be called before the last call is over."""
         loop = self._pool.loop
-        answer = self._answer = loop.create_future()
+        answer: asyncio.Future[Reply | ProviderError] = loop.create_future()
+        self._answer = answer
         # A new one for each call: what a vendor says beyond one answer must not begin the next.
         self._parser = HttpResponseParser(
             self._pauses, loop, 16 * REPLY_BYTES, read_until_eof=True, auto_decompress=False

@@ -137,6 +137,13 @@ class Settings(_contract.Settings):
                 raise ValueError(f"the value of {name} holds a control character")
         return value
 
+    @field_validator("idempotency_header")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_header(value)
+        return value
+
     @field_validator("statuses")
     @classmethod
     def _known(cls, value: dict[str, str]) -> dict[str, str]:
@@ -170,7 +177,10 @@ class Provider:
         self._parts = _compile(settings.body, settings.encoding)
         self._escape = _json if settings.encoding == "json" else _form
         content_type = "application/json" if settings.encoding == "json" else "application/x-www-form-urlencoded"
-        headers = {name: secret.get_secret_value() for name, secret in settings.headers.items()}
+        per_call = (settings.idempotency_header or "").lower()
+        headers = {
+            name: secret.get_secret_value() for name, secret in settings.headers.items() if name.lower() != per_call
+        }
         self._client = Client(settings.timeout, settings.concurrency, {"Content-Type": content_type, **headers}, clock)
 
     async def open(self) -> None:

@@ -12,7 +12,7 @@ from gateway.store.reading import Decision, MessageView, PersonView, Standing
 from gateway.store.work import Claimed, Lease, Lost, Next, Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from gateway.config import Policy
@@ -89,10 +89,16 @@ class Store:
         await self._engine.write(lambda: intake.put_profiles(profiles))
 
     async def lease(
-        self, wanted: Sequence[tuple[Priority, Channel, int]], until: timedelta
+        self,
+        wanted: Sequence[tuple[Priority, Channel, int]],
+        until: timedelta,
+        free: Mapping[Channel, int] | None = None,
     ) -> tuple[list[Lease], list[tuple[Priority, Channel]]]:
-        """Take due messages: per priority and channel as many as asked for. Also says of which there may be more."""
-        return await self._engine.write(lambda: work.lease(wanted, until))
+        """Take due messages: per priority and channel as many as asked for, per channel no more than are free.
+
+        Also says of which there may be more.
+        """
+        return await self._engine.write(lambda: work.lease(wanted, until, free or {}))
 
     async def claim(self, leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> list[Next]:
         """Decide leased messages and commit the intents; ``ids`` are for the attempts, one a lease."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.decide import amended, line_of
-from gateway.message import AttemptState, MessageState, instant
+from gateway.decide import amended, fingerprint, line_of
+from gateway.message import AttemptState, MessageState, Person, addresses, instant
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.reading import states
 from gateway.store.work import event_row, move_up
+from providers import ReceiptStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Policy
     from gateway.decide import Judge
-    from gateway.message import OptOut
+    from gateway.message import Attempt, Message, OptOut
     from providers import Receipt
 
 _MICROSECOND = 1e-6
@@ -53,6 +54,8 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         )
         if state is AttemptState.UNDELIVERED:
             yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
+        if news.status is ReceiptStatus.UNREACHABLE:
+            yield from _suppress(message, attempt, f"receipt:{news.code or news.raw_status}", now)
         if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
             yield Run("delete from due where message = $1", [(message.id,)])
         known = MessageState(_STATES[state])
@@ -65,6 +68,21 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         line = line_of(message, category) if category else 0
         yield from move_up([(person, line, now)] if line else [], {person}, now)
     return changed
+
+
+def _suppress(message: Message, attempt: Attempt, reason: str, now: int) -> Operation[None]:
+    """Never use the attempt's address again. It is looked for where the message found it, for attempts keep none."""
+    found = yield Fetch("select profile from profiles where person = $1", (message.person,))
+    person = Person(message.person, rows.profile(found[0][0]))
+    yield Run(
+        "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4)"
+        " on conflict do nothing",
+        [
+            (address.value, address.channel, reason, now)
+            for address in addresses(message, person, attempt.channel)
+            if fingerprint(address) == attempt.address
+        ],
+    )
 
 
 _STATES = {

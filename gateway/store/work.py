@@ -103,9 +103,12 @@ Next = Claimed | Deferred | Ended | Behind | Lost
 
 
 def lease(
-    wanted: Sequence[tuple[Priority, Channel, int]], until: timedelta
+    wanted: Sequence[tuple[Priority, Channel, int]], until: timedelta, free: Mapping[Channel, int]
 ) -> Operation[tuple[list[Lease], list[tuple[Priority, Channel]]]]:
-    """Take due messages, per priority and channel as many as there is room for.
+    """Take due messages, per priority and channel as many as there is room for, those named first first.
+
+    Args:
+        free: places of each channel, shared by its priorities; none named: as many as are asked for.
 
     Returns:
         The leases, and the pairs of which there may be more due now.
@@ -113,7 +116,12 @@ def lease(
     now: int = yield Now()
     fences: dict[str, tuple[int, int]] = {}
     more = []
-    for priority, channel, room in wanted:
+    left = dict(free)
+    for priority, channel, asked in wanted:
+        room = min(asked, left.get(channel, asked))
+        if room <= 0:
+            more.append((priority, channel))
+            continue
         taken = yield Fetch(
             "with ready as ("
             " select message from due"
@@ -125,6 +133,8 @@ def lease(
             (int(priority), channel, now, room, now + until // timedelta(microseconds=1)),
         )
         fences.update({message: (fence, line) for message, fence, line in taken})
+        if channel in left:
+            left[channel] -= len(taken)
         if len(taken) == room:
             more.append((priority, channel))
     if not fences:

@@ -63,9 +63,14 @@ async def main(options: argparse.Namespace) -> None:
         rounds, messages = options.rounds, options.messages
         if options.quick:
             names, rounds, messages = ["a", "b"], 1, QUICK
-        async with Ground(redis="d" in names) as ground:
-            runs = await contest(ground, names, rounds, messages, _told)
-        (talk if options.json else result).print(table(runs))
+        runs: list[Run] = []
+        try:
+            async with Ground(redis="d" in names) as ground:
+                async for run in contest(ground, names, rounds, messages):
+                    _told(run)
+                    runs.append(run)
+        finally:
+            (talk if options.json else result).print(table(runs))
         _print(summary(runs), options)
 
 

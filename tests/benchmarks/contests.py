@@ -23,7 +23,7 @@ from tests.benchmarks.workload import PREFETCH, configuration, requests
 from tests.servers import Child, free_port, spawn, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from tests.benchmarks.ground import Ground
 
@@ -353,14 +353,8 @@ def _check(found: dict[str, tuple[int, int]]) -> None:
         raise Failed("; ".join(wrong))
 
 
-async def contest(
-    ground: Ground, names: Sequence[str], rounds: int, messages: int, told: Callable[[Run], object]
-) -> list[Run]:
+async def contest(ground: Ground, names: Sequence[str], rounds: int, messages: int) -> AsyncIterator[Run]:
     """All contenders in turn, and again, so that what drifts on the machine meets each of them."""
-    runs = []
     for number in range(rounds):
         for name in names:
-            run = await contend(name, ground, messages, number)
-            told(run)
-            runs.append(run)
-    return runs
+            yield await contend(name, ground, messages, number)

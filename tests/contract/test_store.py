@@ -474,7 +474,7 @@ async def test_ten_thousand_waiting_for_one_person_cost_a_decision_each(world: W
     assert await world.lease() == []
 
 
-# -------------------------------------------------------------------------------------- opting out, cancelling, receipts
+# ------------------------------------------------------------------------------------ opting out, cancelling, receipts
 
 
 async def test_an_opt_out_blocks_what_is_waiting(world: World) -> None:
@@ -581,6 +581,23 @@ async def test_an_undelivered_message_gives_its_place_back_days_later(world: Wor
     person = await world.store.person("ann")
     assert person is not None
     assert person.contacts == []
+
+
+async def test_an_unreachable_receipt_suppresses_the_address(world: World) -> None:
+    await world.accept(world.new(channels=(Channel.SMS,)))
+    (claimed,) = await world.due()
+    await world.settle(claimed, ACCEPTED)
+    await world.store.receipt([receipt(claimed, ReceiptStatus.UNREACHABLE)], world.judge)
+    await world.accept(world.new("bob", channels=(Channel.SMS,)))
+    assert await world.due() == [Ended(MessageState.REFUSED, "suppressed")]
+
+
+async def test_priorities_of_one_channel_share_its_places(world: World) -> None:
+    await world.accept(*[world.new(f"p{i}") for i in range(20)], *[world.new(f"q{i}", "receipt") for i in range(20)])
+    wanted = [(Priority.HIGH, Channel.SMS, 6), (Priority.BULK, Channel.SMS, 6)]
+    leases, more = await world.store.lease(wanted, TERM, {Channel.SMS: 8})
+    assert Counter(lease.message.priority for lease in leases) == {Priority.HIGH: 6, Priority.BULK: 2}
+    assert len(more) == 2
 
 
 async def test_a_receipt_for_nobodys_attempt_changes_nothing(world: World) -> None:

@@ -130,6 +130,8 @@ class World:
     events: list[dict[str, Any]] = field(default_factory=list)
     """As they arrived, from the topic exchange."""
     clients: list[asyncio.subprocess.Process] = field(default_factory=list)
+    told: dict[tuple[str, str], str] = field(default_factory=dict)
+    """States that the API told of, by source and id."""
 
     # ----------------------------------------------------------------------------------------------------------- sending
 
@@ -158,6 +160,8 @@ class World:
         """Let the clients leave."""
         while self.clients:
             process = self.clients.pop()
+            assert process.stdin
+            process.stdin.close()
             output, _ = await process.communicate()
             assert process.returncode == 0, output
 
@@ -249,7 +253,9 @@ class World:
 
     async def intents(self) -> set[str]:
         """The attempts that the dead gateway left open, once nothing of its own goes on in the database."""
-        ours = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'decorum'"
+        ours = (
+            "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'decorum'"
+        )
 
         async def silent() -> bool:
             return await self.count(ours) == 0

@@ -381,7 +381,9 @@ class Examination:
                 campaigns[request.campaign].append(entry.at)
         for campaign, at in campaigns.items():
             if worst := crowded(at, PER_CAMPAIGN, CAMPAIGN_MONTH):
-                self._find("cap_breach", f"{person}: campaign-month of {campaign}, more than {PER_CAMPAIGN} from {worst}")
+                self._find(
+                    "cap_breach", f"{person}: campaign-month of {campaign}, more than {PER_CAMPAIGN} from {worst}"
+                )
         for first, second in pairwise(times):
             if second - first + ROUNDING < GAP:
                 self._find("gap_breach", f"{person}: {first} and {second} are only {second - first} apart")

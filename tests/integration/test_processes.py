@@ -36,7 +36,14 @@ CONTENT = {"content": {"email": {"subject": "hello", "text": "there"}}}
 def decorum(*arguments: str, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
     return subprocess.run(
-        [*DECORUM, *arguments], input=stdin, capture_output=True, text=True, timeout=40, cwd=cwd, env=environ, check=False
+        [*DECORUM, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        cwd=cwd,
+        env=environ,
+        check=False,
     )
 
 
@@ -205,6 +212,15 @@ def test_the_sample_campaign_meets_every_fate(tmp_path: Path) -> None:
     file.write_text(sample.replace("127.0.0.1:8080", f"127.0.0.1:{free_port()}"))
     shown = decorum("demo", "--once", "--config", str(file), cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    for fate in ("sent", "2 of 2 contacts in 24 h", "quiet hours", "opted out", "no address", "422", "known already", "409"):
+    for fate in (
+        "sent",
+        "2 of 2 contacts in 24 h",
+        "quiet hours",
+        "opted out",
+        "no address",
+        "422",
+        "known already",
+        "409",
+    ):
         assert fate in shown.stdout, shown.stdout
     assert "curl http://127.0.0.1:" in shown.stdout

@@ -582,10 +582,10 @@ EVERYWHERE = replace(POLICY, zone=LONDON)
     ("asked", "profile", "address", "zones", "calendar"),
     [
         ("America/New_York", Profile(timezone="Asia/Tokyo"), SMS_TO, (NEW_YORK,), TOKYO),
-        ("America/New_York", Profile(), SMS_TO, (NEW_YORK,), TOKYO),
+        ("America/New_York", Profile(), SMS_TO, (NEW_YORK,), LONDON),
         ("America/New_York", Profile(), Address(Channel.EMAIL, MAIL), (NEW_YORK,), LONDON),
         (None, Profile(timezone="America/New_York", phone="+819012345678"), SMS_TO, (NEW_YORK,), NEW_YORK),
-        (None, Profile(), SMS_TO, (TOKYO,), TOKYO),
+        (None, Profile(), SMS_TO, (TOKYO,), LONDON),  # the number is the request's
         (None, Profile(phone="+819012345678"), Address(Channel.EMAIL, MAIL), (TOKYO,), TOKYO),
         (None, Profile(phone="+819012345678"), Address(Channel.PUSH, "t"), (TOKYO,), TOKYO),
         (None, Profile(), Address(Channel.EMAIL, MAIL), (LONDON,), LONDON),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
+_SETTLING = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """Consume ``messages`` from ``queue``, doing with each what the contender is there for."""
@@ -72,6 +75,8 @@ class Tally:
     async def report(self) -> Report:
         """Once all are done."""
         await self._all
+        # A quorum queue that is behind holds acknowledgements back, and forgets them if their channel closes then.
+        await asyncio.sleep(_SETTLING)
         rss = psutil.Process().memory_info().rss / (1 << 20)
         return Report(self._to[0] - self._from[0], self._to[1] - self._from[1], rss)
 

@@ -7,8 +7,8 @@ help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
 	@echo "make test        lint, types and all tests; installs RabbitMQ and PostgreSQL where they are missing"
 	@echo "make lint        lint and types alone"
-	@echo "make end-to-end  the long form of the end-to-end tests: 20 000 requests, kill -9, two gateways"
-	@echo "make faults      the long form of the fault tests"
+	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
+	@echo "make faults      the long form of the crash test: kill -9 in the middle of 20 000 requests"
 	@echo "make bench       the benchmark table (installs Redis for what it is compared with)"
 
 setup: .venv/ready
@@ -44,7 +44,7 @@ end-to-end: .venv/ready-for-tests
 
 faults: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
-	$(BIN)/pytest tests/faults tests/end_to_end -m "full or not full" --timeout 1800
+	$(BIN)/pytest tests/end_to_end/test_crash.py -m full --timeout 1800
 
 bench: .venv/ready-for-bench
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -143,6 +144,11 @@ class App:
             )
             await self._consumer.start()
         self._run(self._gauges())
+        # What is there by now stays; of the rest nearly all dies young and without cycles. Looking through all of it
+        # after every 700 new objects, as Python does unless told otherwise, costs a tenth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         log.info("gateway.started", roles=sorted(self.roles), policy=self.judge.number, private=self.private_port)
 
     def readiness(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """HTTP/1.1 over kept connections: what was certainly not written, what may have been, and nothing in between.
 
-A connection carries one call at a time, and none is ever repeated. A call costs one future and one ``write``, no task, and
-no timer: each connection has one for all its calls.
+A connection carries one call at a time, and none is ever repeated. A call costs one future and one ``write``, no task
+and no timer: each connection has one timer for all its calls.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ class Pool:
 
     async def _connect(self) -> _Connection:
         word = "closed"
+        if self._closed:
+            raise Unavailable(word)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await self._opened()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Policy
     from gateway.decide import Judge
-    from gateway.message import MessageState, OptOut, Priority, Profile
+    from gateway.message import Message, MessageState, OptOut, Priority, Profile
     from gateway.store.engine import Engine
     from providers import Channel, Receipt
 
@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 SQLITE = "sqlite:///"
+_RECENT = 4096
+"""Messages accepted by this process that are kept for the moment until they are leased, which is mostly at once."""
 
 
 def engine_of(url: str, clock: Callable[[], int], *, server_clock: bool = True) -> Engine:
@@ -67,6 +69,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._recent: dict[str, Message] = {}
 
     async def open(self) -> None:
         """Connect."""
@@ -78,7 +81,11 @@ class Store:
 
     async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
         """Commit requests; for each whose id is taken, what it stands for."""
-        return await self._engine.write(lambda: intake.accept(new))
+        answers = await self._engine.write(lambda: intake.accept(new))
+        self._recent.update({i.message.id: i.message for i, known in zip(new, answers, strict=True) if known is None})
+        while len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
+        return answers
 
     async def park(self, inputs: Sequence[ParkedInput]) -> None:
         """Keep input that nobody can deliver."""
@@ -98,7 +105,10 @@ class Store:
 
         Also says of which there may be more.
         """
-        return await self._engine.write(lambda: work.lease(wanted, until, free or {}))
+        leased = await self._engine.write(lambda: work.lease(wanted, until, free or {}, self._recent))
+        for lease in leased[0]:
+            self._recent.pop(lease.message.id, None)
+        return leased
 
     async def claim(self, leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> list[Next]:
         """Decide leased messages and commit the intents; ``ids`` are for the attempts, one a lease."""

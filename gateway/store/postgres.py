@@ -46,6 +46,8 @@ class Postgres:
                         "application_name": "decorum",
                         "statement_timeout": str(int(_BUDGET * 1000)),
                         "idle_in_transaction_session_timeout": str(int(_BUDGET * 2000)),
+                        # Plans are kept, and those made while a table is empty would read all of it for ever after.
+                        "enable_seqscan": "off",
                         "jit": "off",  # compiling costs more than any statement here takes
                     },
                 )

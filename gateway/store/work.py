@@ -103,12 +103,16 @@ Next = Claimed | Deferred | Ended | Behind | Lost
 
 
 def lease(
-    wanted: Sequence[tuple[Priority, Channel, int]], until: timedelta, free: Mapping[Channel, int]
+    wanted: Sequence[tuple[Priority, Channel, int]],
+    until: timedelta,
+    free: Mapping[Channel, int],
+    recent: Mapping[str, Message],
 ) -> Operation[tuple[list[Lease], list[tuple[Priority, Channel]]]]:
     """Take due messages, per priority and channel as many as there is room for, those named first first.
 
     Args:
         free: places of each channel, shared by its priorities; none named: as many as are asked for.
+        recent: messages that need not be read again.
 
     Returns:
         The leases, and the pairs of which there may be more due now.
@@ -137,10 +141,11 @@ def lease(
             left[channel] -= len(taken)
         if len(taken) == room:
             more.append((priority, channel))
-    if not fences:
-        return [], more
-    found = yield Fetch(f"select {rows.MESSAGE} from messages where id = any($1)", (list(fences),))
-    return [Lease(message, *fences[message.id]) for message in map(rows.message, found)], more
+    known = [recent.get(message) for message in fences]
+    if unread := [message for message, read in zip(fences, known, strict=True) if read is None]:
+        found = yield Fetch(f"select {rows.MESSAGE} from messages where id = any($1)", (unread,))
+        known += map(rows.message, found)
+    return [Lease(message, *fences[message.id]) for message in known if message], more
 
 
 def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operation[list[Next]]:

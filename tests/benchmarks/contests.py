@@ -263,7 +263,13 @@ class Course:
             self._cpu / self._messages * 1e6,
             self._rss,
             self._servers,
-            {"steady_rate": steady, "taken_in_after": max(0.0, self._taken_in - self._begun)},
+            {
+                "steady_rate": steady,
+                "taken_in_after": max(0.0, self._taken_in - self._begun),
+                "fifth_after": first - self._begun,
+                "four_fifths_after": last - self._begun,
+                "all_after": self._ended - self._begun,
+            },
         )
 
     def _reached(self, share: float) -> float:

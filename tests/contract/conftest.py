@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,10 +13,23 @@ from tests.contract.cases import NOW, Case
 from tests.vendors.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from providers import Provider, Settings
     from tests.contract.wire import Wire
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What every provider must do, it must do on both loops."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in {"test_providers.py", "test_connections.py"}:
+        with suppress(ImportError):  # an extra
+            import uvloop
+
+            loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -152,8 +152,8 @@ class Campaign:
         for request in self.requests:
             rank[request.tag] = choose.random()
             placed.append((rank[request.tag], request.priority, request.line))
-        for later in (*self.repeats, *self.conflicts):
-            placed.append((choose.uniform(rank[later.tag], 1), later.priority, later.line))
+        later = (*self.repeats, *self.conflicts)
+        placed += [(choose.uniform(rank[again.tag], 1), again.priority, again.line) for again in later]
         placed += [(choose.random(), bad.priority, bad.body) for bad in self.malformed]
         queues: dict[str, list[bytes]] = {priority: [] for priority in PRIORITY.values()}
         for _, priority, line in sorted(placed, key=lambda item: item[0]):
@@ -397,7 +397,7 @@ class _Planner:
 
 
 def _content(channel: str, tag: int) -> dict[str, str]:
-    text = f"{CANARY} words q{tag} – für dich"
+    text = f"{CANARY} words q{tag}, für dich"
     match channel:
         case "email":
             return {"subject": f"{CANARY} subject", "text": text, "html": f"<p>{text}</p>"}
@@ -460,7 +460,7 @@ _FAULTY: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (_with(expires_at="2020-01-01T00:00:00Z"), ("expires_at",)),
     (lambda body: json.dumps(body).encode().replace(b'"user": "', b'"user": "\xff\xfe'), ("",)),
     (lambda body: json.dumps(body).encode().replace(b'"user": "', b'"user": "\\ud800'), ("",)),
-    (_with(user="", to={"phone": "12", "fax": "1"}, not_before="tomorrow"), ("user", "to.phone", "to.fax", "not_before")),
+    (_with(user="", to={"phone": "12", "fax": "1"}, stage=""), ("user", "to.phone", "to.fax", "stage")),
     (_with(category="news", priority="critical"), ("priority",)),
     (lambda body: {**body, "labels": {"number": body["labels"]["number"], "deep": _nested(40)}}, ("",)),
     (_with(channels=["sms"], content={"email": {"subject": "s", "text": CANARY}}), ("content.sms",)),

@@ -133,7 +133,7 @@ class World:
     told: dict[tuple[str, str], str] = field(default_factory=dict)
     """States that the API told of, by source and id."""
 
-    # ----------------------------------------------------------------------------------------------------------- sending
+    # ---------------------------------------------------------------------------------------------------------- sending
 
     async def publish(self, queues: Mapping[str, Sequence[bytes]]) -> None:
         """Each line as a persistent message of its own, by a client in C that stays connected until ``hang_up``.
@@ -184,7 +184,7 @@ class World:
             async with session.post(url, data=body) if body else session.get(url, params=query) as response:
                 return response.status, await response.json()
 
-    # ---------------------------------------------------------------------------------------------------------- settling
+    # --------------------------------------------------------------------------------------------------------- settling
 
     async def count(self, sql: str, *values: Any) -> int:
         connection = await asyncpg.connect(self.store, server_settings={"application_name": "oracle"})
@@ -193,7 +193,7 @@ class World:
         finally:
             await connection.close()
 
-    async def settled(self, campaign: Campaign, timeout: float, *, repeats: bool) -> None:
+    async def settled(self, campaign: Campaign, seconds: float, *, repeats: bool) -> None:
         """Everything published has arrived, and nothing but what rules hold for long is left to do.
 
         ``repeats``: wait as well for what may be repeated because nobody knows what became of it.
@@ -219,7 +219,7 @@ class World:
             return True
 
         try:
-            await wait_until(nothing, timeout)
+            await wait_until(nothing, seconds)
         except AssertionError:
             rows = await connection.fetch(
                 "select to_timestamp(due_at / 1e6) at, to_timestamp(lease_until / 1e6) lease, held, tries, attempts,"
@@ -227,7 +227,7 @@ class World:
                 " order by id desc limit 1) from due d where due_at is not null order by due_at limit 5"
             )
             findings = (await self.examine(campaign)).run()
-            told = [f"not settled within {timeout} s: {left}", *map(str, rows), "so far:", *map(str, findings[:40])]
+            told = [f"not settled within {seconds} s: {left}", *map(str, rows), "so far:", *map(str, findings[:40])]
             raise AssertionError("\n".join(told)) from None
         finally:
             await connection.close()
@@ -267,7 +267,7 @@ class World:
         finally:
             await connection.close()
 
-    # ----------------------------------------------------------------------------------------------------------- judging
+    # ---------------------------------------------------------------------------------------------------------- judging
 
     async def examine(self, campaign: Campaign, **more: Any) -> oracle.Examination:
         """To be done when all gateways have stopped, so that nothing moves any more."""

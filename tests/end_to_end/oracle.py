@@ -115,7 +115,7 @@ class Finding:
         return f"{self.kind}: {self.detail}"
 
 
-# ---------------------------------------------------------------------------------------------------------- what there is
+# -------------------------------------------------------------------------------------------------------- what there is
 
 
 def ledger(file: Path) -> list[Entry]:
@@ -144,7 +144,7 @@ _SQL = {
     "messages": "select id from messages",
     "attempts": "select id, message, channel, provider, state, begun_at, reference from attempts",
     "due": "select message, person, line, due_at from due",
-    "ended": "select message, state from decisions where state in ('%s') order by id" % "', '".join(_ENDED),
+    "ended": f"select message, state from decisions where state in ({', '.join(map(repr, _ENDED))}) order by id",
     "parked": "select reason, body, faults from parked",
     "outbox": "select count(*) from outbox",
 }
@@ -178,7 +178,7 @@ async def recorded(url: str) -> Recorded:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- what is examined
+# ----------------------------------------------------------------------------------------------------- what is examined
 
 
 @dataclass
@@ -235,7 +235,7 @@ class Examination:
     def _find(self, kind: str, detail: object) -> None:
         self.findings.append(Finding(kind, str(detail)))
 
-    # ------------------------------------------------------------------------------------------------- the store by itself
+    # ---------------------------------------------------------------------------------------------- the store by itself
 
     def _accepted(self) -> None:
         for key in self._request.keys() - self._message.keys():
@@ -278,7 +278,7 @@ class Examination:
                 claims.add("unknown, of no attempt")
         return claims
 
-    # --------------------------------------------------------------------------------------------- the ledger and the store
+    # ----------------------------------------------------------------------------------------- the ledger and the store
 
     def _ledger_is_the_store(self) -> None:
         by_id = {attempt.id: attempt for attempt in self.store.attempts}
@@ -341,10 +341,10 @@ class Examination:
             if request.category not in REPEATABLE or count > min(1, unknown) + 1:
                 self._find("doubled", f"{_say(request)} is {count} times in the ledger, with {attempts}")
 
-    # ------------------------------------------------------------------------------------------------- the ledger by itself
+    # --------------------------------------------------------------------------------------------- the ledger by itself
 
     def _ledger_alone(self) -> None:
-        """No cap, gap, quiet hour or opt-out is broken, by the vendors' clock and the addresses that they were given."""
+        """No cap, gap, quiet hour or opt-out is broken, by the vendors' clock and the addresses they were given."""
         by_person: dict[str, list[tuple[Entry, Request]]] = defaultdict(list)
         owners = owners_of(self.campaign)
         for entry in self.entries:
@@ -388,11 +388,12 @@ class Examination:
             if second - first + ROUNDING < GAP:
                 self._find("gap_breach", f"{person}: {first} and {second} are only {second - first} apart")
 
-    # ---------------------------------------------------------------------------------------------------- who still waits
+    # -------------------------------------------------------------------------------------------------- who still waits
 
     def _waiting(self) -> None:
         """Who waits has a reason, and something that will wake it."""
         awake = {(row.person, row.line) for row in self.store.due if row.due_at is not None}
+        repeating = {(row.person, row.line) for row in self.store.due if self.repeats_wait and self._repeats(row)}
         taken: dict[str, list[tuple[datetime, str, Request]]] = defaultdict(list)
         for at, channel, request in self._places():
             if request.category not in EXEMPT_FROM_CAPS:
@@ -401,9 +402,16 @@ class Examination:
         for row in self.store.due:
             if row.due_at is None and (row.person, row.line) not in awake:
                 self._find("stuck", f"{row} is behind nobody, and nothing wakes it")
+            if (row.person, row.line) in repeating:
+                continue  # or it waits behind one that may be repeated, as it would behind one that a rule holds
             request = self._of.get(row.message)
             if request and not self._held(request, taken[request.person.name], now):
                 self._find("starved", f"{_say(request)} waits, and no rule holds it: {row}")
+
+    def _repeats(self, row: Due) -> bool:
+        request = self._of.get(row.message)
+        unknown = any(attempt.state == "unknown" for attempt in self._attempts[row.message])
+        return bool(request and request.category in REPEATABLE and unknown)
 
     def _places(self) -> Iterable[tuple[datetime, str, Request]]:
         """Everything that may hold a place: the ledger, and what is unknown without being in it."""
@@ -423,10 +431,6 @@ class Examination:
         local = now.astimezone(ZoneInfo(request.zone))
         if request.category not in EXEMPT_FROM_QUIET and not QUIET_TO <= local.hour < QUIET_FROM:
             return True
-        if request.category in REPEATABLE and self.repeats_wait:
-            attempts = self._attempts[self._message[request.key]]
-            if any(attempt.state == "unknown" for attempt in attempts):
-                return True
         if request.category in EXEMPT_FROM_CAPS:
             return False
         if sum(at > now - PER_DAY for at, _, _ in taken) >= DAILY:
@@ -441,7 +445,7 @@ class Examination:
         same = [at for at, _, other in taken if (other.category, other.campaign) == ("reactivation", request.campaign)]
         return sum(at > now - CAMPAIGN_MONTH for at in same) >= PER_CAMPAIGN
 
-    # ---------------------------------------------------------------------------------------------------- what was refused
+    # ------------------------------------------------------------------------------------------------- what was refused
 
     def _parked(self) -> None:
         there = {body.rstrip(b"\n"): (reason, paths) for reason, body, paths in self.store.parked}

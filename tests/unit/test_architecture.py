@@ -19,7 +19,7 @@ MODULES = {
     for package in OURS
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-LONGEST = 700
+LONGEST = 500
 THROUGH = {
     "pydantic_core": "pydantic",
     "jwt": "pyjwt",
@@ -31,8 +31,8 @@ THROUGH = {
     "idna": "email_validator",
 }
 """What is imported though not asked for by its name, because it is part of the face of something that is."""
-KNOWN_LONG = {"gateway.config": 1200, "gateway.broker": 800}
-"""Two that hide a whole format and a whole protocol each; the bound keeps them from growing further."""
+KNOWN_LONG = {"gateway.decide": 520, "gateway.message": 540, "gateway.store.work": 700}
+"""Each one long list of decisions, words or transactions; the bound keeps them from growing further."""
 
 OUTSIDE = {
     # I/O
@@ -141,7 +141,7 @@ def test_only_the_store_speaks_sql(module: str) -> None:
 
 @every
 def test_only_the_broker_speaks_amqp(module: str) -> None:
-    if module != "gateway.broker":
+    if not module.startswith("gateway.broker"):
         assert of(imported(module), "aio_pika", "aiormq", "pamqp") == set()
 
 

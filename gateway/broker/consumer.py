@@ -1,0 +1,153 @@
+"""Brings requests and profiles in, one lane per queue, and sees to it that the broker still knows us."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, assert_never
+
+from gateway.broker.lane import Lane, Refused
+from gateway.broker.link import Link, Lost, within
+from gateway.broker.topology import Topology
+from gateway.intake import Accepted, Answer, Conflict, Fault, Incoming, Malformed
+from gateway.message import Priority
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractConnection
+
+    from gateway.broker.publisher import Publisher
+
+Accept = Callable[[Sequence[Incoming]], Awaitable[Sequence[Answer]]]
+"""Commits requests; one answer for each. Raises if it committed nothing."""
+AcceptProfiles = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[Fault, ...]]]]
+"""Commits profiles; for each what is wrong with it, nothing if it was taken. Raises if it committed nothing."""
+
+FRAMES = 300
+"""Of a queue's channel, read ahead of us; three make a message. aiormq's default of 10 makes for tiny batches."""
+
+
+class Consumer:
+    """Brings requests and profiles in: one queue per priority, so that a one-time code never waits behind a campaign.
+
+    Consume, commit, acknowledge, in this order. What is not accepted because the store is away or overloaded stays
+    unacknowledged and is tried again; meanwhile ``prefetch`` bounds what we hold.
+
+    Args:
+        url: ``amqp://`` or ``amqps://``.
+        accept: The one door.
+        accept_profiles: The same for profiles: ``{"user": …, …}``.
+        publisher: Parks what was refused. Its connection is another one, and started by its owner.
+        topology: The names.
+        prefetch: Deliveries held at most, per queue.
+        pause: Seconds between two attempts, to connect or to accept, at least and at most.
+        seconds: Limit of every call.
+        watch: Seconds between two looks whether the broker still knows our consumers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        accept: Accept,
+        accept_profiles: AcceptProfiles,
+        publisher: Publisher,
+        topology: Topology | None = None,
+        *,
+        prefetch: int = 500,
+        pause: tuple[float, float] = (1.0, 5.0),
+        seconds: float = 10.0,
+        watch: float = 10.0,
+    ) -> None:
+        async def requests(bodies: Sequence[bytes]) -> Sequence[Refused | None]:
+            answers = await accept([Incoming(body, "amqp") for body in bodies])
+            return [_verdict(answer) for answer in answers]
+
+        async def profiles(bodies: Sequence[bytes]) -> Sequence[Refused | None]:
+            return [Refused("malformed", faults) if faults else None for faults in await accept_profiles(bodies)]
+
+        self._topology = topology or Topology()
+        self._prefetch = prefetch
+        self._seconds = seconds
+        self._every = watch
+        self._lanes = [Lane(self._topology.queue(priority), requests, publisher, pause) for priority in Priority]
+        self._lanes.append(Lane(self._topology.profiles, profiles, publisher, pause))
+        self._link = Link(url, "decorum consumer", self._session, pause, seconds)
+        self._work: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it consumes, as of the last look."""
+        return self._link.up and not self._stopping
+
+    @property
+    def status(self) -> str:
+        """``connected``, or what it lacks, such as ``login refused``."""
+        return self._link.status
+
+    async def start(self) -> None:
+        """Begin, in the background: connects for as long as it takes."""
+        self._work = [asyncio.create_task(lane.run(), name=lane.queue) for lane in self._lanes]
+        self._link.start()
+
+    async def stop_consuming(self) -> None:
+        """Take no more. Returns when the batches under way are acknowledged; the rest is given back."""
+        self._stopping = True
+        await asyncio.gather(*(lane.stop(self._seconds) for lane in self._lanes))
+
+    async def close(self) -> None:
+        """Stop consuming, and end the connection."""
+        await self.stop_consuming()
+        await self._link.close()
+        for task in self._work:
+            task.cancel()
+        if self._work:
+            await asyncio.wait(self._work)
+
+    async def _session(self, connection: AbstractConnection) -> NoReturn:
+        await self._topology.ensure_intake(connection, self._seconds)
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def lose(reason: str) -> None:
+            if not lost.done():
+                lost.set_result(reason)
+
+        transport = connection.transport
+        if transport is None:
+            raise Lost("closed")
+        try:
+            for lane in self._lanes:
+                if self._stopping:
+                    lose("stopping")
+                    break
+                channel = transport.connection.channel(publisher_confirms=False, frame_buffer_size=FRAMES)
+                await lane.attach(await within(self._seconds, channel), self._prefetch, self._seconds, lose)
+            # One more channel, since a call that fails or is cut off closes the one that it was made on.
+            watch = await within(self._seconds, connection.channel(publisher_confirms=False))
+            self._link.succeed()
+            while not lost.done():
+                await asyncio.wait([lost], timeout=self._every)
+                if not lost.done() and not self._stopping:
+                    await within(self._seconds, self._look(watch))
+            raise Lost(lost.result())
+        finally:
+            for lane in self._lanes:
+                lane.detach()
+
+    async def _look(self, channel: AbstractChannel) -> None:
+        """Whether the broker still knows our consumers: it has been seen to forget them without a word."""
+        for lane in self._lanes:
+            queue = await channel.declare_queue(lane.queue, passive=True)
+            if not lane.consuming or not queue.declaration_result.consumer_count:
+                raise Lost(f"{lane.queue} is not consumed")
+
+
+def _verdict(answer: Answer) -> Refused | None:
+    match answer:
+        case Accepted():
+            return None
+        case Malformed(faults):
+            return Refused("malformed", faults)
+        case Conflict(message=message):
+            return Refused("conflict", (Fault("id", f"was used before with another body, for message {message}"),))
+        case _:
+            assert_never(answer)

@@ -1,0 +1,198 @@
+"""What is wrong with a file: every fault at once, in its order, with how to mend it, and without its secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final, get_args
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+Place = tuple[str | int, ...]
+"""The keys and indexes that lead to a value; empty for the whole file."""
+
+LOST: Final = object()
+"""Stands where a value had a fault that has been told: no type accepts it, and what is said of it is left out."""
+
+MIN_SECRET: Final = 4
+"""Shorter ones are not looked for in sentences, which would only tear words apart."""
+
+SAYS: Mapping[str, str] = {
+    "missing": "is missing: add it",
+    "string_type": "must be text: write it in quotes",
+    "string_unicode": "must be text: it holds half a character",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be a mapping, key: value",
+    "dict_type": "must be a mapping, key: value",
+    "list_type": "must be a list, [one, another]",
+    "tuple_type": "must be a list, [one, another]",
+    "frozen_set_type": "must be a list, [one, another]",
+    "too_short": "must name at least {min_length}",
+    "string_too_short": "must have at least {min_length} character(s)",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+}
+"""Pydantic's types of error, in our words. https://docs.pydantic.dev/latest/errors/validation_errors/"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the configuration."""
+
+    path: str
+    """Where, such as ``policy.caps[1].limit``; empty for the whole file."""
+    problem: str
+    """What, and how to mend it. Never holds a secret."""
+
+    def __str__(self) -> str:
+        """As people read it."""
+        return f"{self.path}: {self.problem}" if self.path else self.problem
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``faults`` are all the reasons that could be found, in the file's order."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        """At least one fault."""
+        self.faults = tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class Faults:
+    """Those of one file, collected in any order."""
+
+    def __init__(self) -> None:
+        self._found: dict[Fault, tuple[int, int]] = {}
+        self._marks: dict[Place, tuple[int, int]] = {(): (0, 0)}
+        self._lost: set[Place] = set()
+        self._secrets: set[str] = set()
+
+    def mark(self, place: Place, line: int, column: int) -> None:
+        """Where in the file the value of that place begins."""
+        self._marks[place] = (line, column)
+
+    def mask(self, secret: str) -> None:
+        """Show this in no sentence."""
+        if len(secret) >= MIN_SECRET:
+            self._secrets |= {secret, repr(secret)[1:-1]}
+
+    def add(self, place: Place, problem: str) -> None:
+        """What is wrong there; the sentence may hold a secret. Left out where something is wrong around it already."""
+        ways = [place[:end] for end in range(len(place), -1, -1)]
+        if self._lost.intersection(ways):
+            return
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            problem = problem.replace(secret, "***")
+        mark = next(self._marks[way] for way in ways if way in self._marks)
+        self._found.setdefault(Fault(_path(place), " ".join(problem.split())), mark)
+
+    def lose(self, place: Place, problem: str) -> object:
+        """The same of a value that cannot be read at all; returns what to put in its stead."""
+        self.add(place, problem)
+        self._lost.add(place)
+        return LOST
+
+    def add_typed(self, place: Place, model: type[BaseModel], error: ValidationError) -> None:
+        """What pydantic found wrong with the value there, which should have been a model."""
+        details = error.errors(include_url=False)
+        for detail in details:
+            kind, way = detail["type"], detail["loc"]
+            if kind == "too_short" and any(len(other["loc"]) > len(way) for other in details):
+                continue  # what could not be read was not counted
+            key = way[-1:] if kind in ("missing", "extra_forbidden") else ()
+            written = self._written((*place, *way[: len(way) - len(key)]))
+            self.add((*written, *key), _problem(detail, model))
+
+    def check(self) -> None:
+        """Raises ConfigError if there is any."""
+        if self._found:
+            raise ConfigError(sorted(self._found, key=self._found.__getitem__))
+
+    def _written(self, place: Place) -> Place:
+        """As the file has it: without the steps that are pydantic's or ours only."""
+        there: Place = ()
+        for step in place:
+            if (*there, step) in self._marks:
+                there = (*there, step)
+        return there
+
+
+# ------------------------------------------------------------------------------------------------------------- in words
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """Of a key that is not one of those known."""
+    known = tuple(known)
+    return f"is not a known key{nearest(key, known) or '; there are ' + ', '.join(known)}"
+
+
+def nearest(word: object, words: Iterable[str]) -> str:
+    """Which of the words may have been meant, as the end of a sentence; empty if none is near."""
+    near = get_close_matches(word, words, 1) if isinstance(word, str) else []
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """What pydantic found, and how to mend it."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        *way, key = detail["loc"]
+        return unknown(str(key), _keys(_inner(model, way)))
+    if kind in ("enum", "literal_error"):
+        words = tuple(re.findall(r"'([^']*)'", context["expected"]))
+        if len(words) == 1:
+            return f"must be {words[0]}, or be left out"
+        return f"must be one of {', '.join(words)}{nearest(detail['input'], words)}"
+    if kind in ("value_error", "assertion_error"):
+        return str(context["error"])
+    if kind in SAYS:
+        return SAYS[kind].format(**context)
+    return detail["msg"].replace("Input should", "must")
+
+
+def _keys(model: type[BaseModel]) -> dict[str, object]:
+    """As the file has them, and the type of each."""
+    return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+
+
+def _inner(model: type[BaseModel], way: Iterable[str | int]) -> type[BaseModel]:
+    """The model that the way leads to from another."""
+    for step in way:
+        model = next(_models(_keys(model).get(str(step))), model)
+    return model
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _path(place: Place) -> str:
+    text = ""
+    for step in place:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif re.fullmatch(r"[A-Za-z0-9_-]+", step):
+            text += f".{step}" if text else step
+        else:
+            text += f"[{step!a}]"
+    return text

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import trustme
 from hypothesis import given, settings
@@ -392,6 +393,20 @@ async def test_a_call_may_be_cancelled_at_any_moment(peer: Any, client: Any) -> 
     assert (await asyncio.gather(*[one.call(vendor.url(), b"x", deadline=LATER) for _ in range(4)]))[3].body == b"{}"
 
 
+def sockets_to(vendor: Peer) -> int:
+    found = psutil.Process().net_connections("tcp")
+    return sum(each.status == "ESTABLISHED" and each.raddr.port == vendor.port for each in found)
+
+
+async def test_an_idle_connection_is_not_left_open(peer: Any, client: Any) -> None:
+    vendor = await peer(OK)
+    one = await client()
+    await one.call(vendor.url(), b"x", deadline=LATER)
+    assert sockets_to(vendor) == 1
+    await one.close()
+    assert sockets_to(vendor) == 0
+
+
 async def test_nothing_is_left_open(peer: Any, client: Any) -> None:
     vendor = await peer(OK, OK, None)
     one = await client(concurrency=3)
@@ -401,6 +416,7 @@ async def test_nothing_is_left_open(peer: Any, client: Any) -> None:
     late = asyncio.create_task(one.call(vendor.url(), b"x", deadline=LATER))
     await asyncio.sleep(0)
     await one.close()
+    assert sockets_to(vendor) == 0
     for call in calls[:3]:
         await becomes(Unconfirmed, "reset", call)
     await becomes(Unavailable, "closed", calls[3])

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tests.end_to_end.oracle import Examination
 
 SIZES = [
-    pytest.param(1_500, marks=pytest.mark.timeout(180)),
+    pytest.param(1_500, marks=pytest.mark.timeout(300)),
     pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(1800)]),
 ]
 
 
 def patience(size: int) -> float:
     """Seconds until a campaign must have settled."""
-    return 60 + size / 20
+    return 60 + size / 40
 
 
 async def known_by_http(here: World, campaign: Campaign) -> None:

@@ -20,7 +20,7 @@ from aiohttp import web
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.decide import Judge
 from gateway.intake import Intake, utc_now
-from gateway.message import new_id, oldest_id
+from gateway.message import microseconds, new_id, oldest_id
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
 from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
@@ -52,6 +52,8 @@ _RELAY_IDLE = 0.5
 _JOB_TERM = timedelta(seconds=15)
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
+_REPORTED = timedelta(hours=72)
+"""After its expiry a message may still be reported on."""
 _GAUGES_EVERY = 15.0
 
 
@@ -69,7 +71,7 @@ class App:
         self._may_migrate = may_migrate
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
         self.metrics = Metrics(version("decorum"))
-        self.store = Store(engine_of(config.store, _clock))
+        self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles)
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
         self.judge = Judge(
             policy=config.policy,
@@ -272,8 +274,8 @@ class App:
             events = await self.store.unpublished(_RELAY_BATCH)
             if not events:
                 return False
-            await publisher.publish([Outgoing(key, body, f"decorum-{number}", {}) for number, key, body in events])
-            await self.store.published([number for number, _, _ in events])
+            await publisher.publish([Outgoing(key, body, event, {}) for _, event, key, body in events])
+            await self.store.published([number for number, *_ in events])
             self.metrics.published.inc(len(events))
         return True
 
@@ -285,7 +287,8 @@ class App:
                     now = utc_now()
                     messages = oldest_id(now - self.config.retention.messages)
                     contacts = oldest_id(now - self.config.retention.contacts)
-                    if await self.store.prune(messages, contacts, _PRUNE_BATCH) < _PRUNE_BATCH:
+                    expired = microseconds(now - max(_REPORTED, self.config.retention.messages / 10))
+                    if await self.store.prune(messages, contacts, expired, _PRUNE_BATCH) < _PRUNE_BATCH:
                         break
             except StoreUnavailable as error:
                 log.warning("retention.waiting", reason=str(error))

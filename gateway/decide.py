@@ -323,14 +323,14 @@ def _spent(facts: Facts, address: Address) -> bool:
     return bool(facts.attempts) and any(
         attempt.channel is address.channel
         and attempt.state is AttemptState.UNREACHABLE
-        and attempt.address == fingerprint(address)
+        and attempt.address == fingerprint(address.value)
         for attempt in facts.attempts
     )
 
 
-def fingerprint(address: Address) -> str:
-    """Tells addresses of one message apart without being one."""
-    return hashlib.sha256(address.value.encode()).hexdigest()[:16]
+def fingerprint(address: str) -> str:
+    """Tells addresses apart without being one."""
+    return hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
 def zones_of(

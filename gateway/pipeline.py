@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import structlog
@@ -20,13 +20,14 @@ from tenacity import (
 )
 
 from gateway import decide
+from gateway.batcher import Batcher
 from gateway.intake import utc_now
 from gateway.message import content_of, new_id
 from gateway.store import Claimed, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from gateway.decide import Judge, Outcome
@@ -35,77 +36,16 @@ if TYPE_CHECKING:
     from providers import Provider
 
 log = structlog.get_logger()
-T = TypeVar("T")
-R = TypeVar("R")
 
-_GATHER = 0.005
-"""Seconds that calls gather under load."""
 _FAILING_FOR = timedelta(seconds=30)
 _SHORT_PAUSE = timedelta(seconds=1)
 """A vendor that asks for no longer a pause is asked again within the attempt."""
+_UNROUTED_PLACES = 16
+"""Messages at once whose first channel has no route any more; they need only a decision."""
 _FAILURES = 3
 """In a row, after which a provider is tried last."""
 _THROTTLED_FOR = timedelta(seconds=30)
 """How long a vendor that says to slow down, but not for how long, is left alone."""
-
-
-class Batcher(Generic[T, R]):
-    """Gathers concurrent calls of one store step into one transaction.
-
-    A call that comes alone goes at the end of this turn of the event loop. When calls come thick, which the last batch
-    tells, they gather for a moment: a transaction costs much the same for ten as for a hundred.
-    """
-
-    def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
-    ) -> None:
-        """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
-        self._run = run
-        self._most = most
-        self._free = lanes
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._flights: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.Handle | None = None
-        self._last = 0
-
-    def __call__(self, item: T) -> asyncio.Future[R]:
-        """The answer to this one."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, future))
-        if self._free:
-            if len(self._waiting) >= self._most:
-                self._start()
-            elif self._timer is None:
-                self._timer = loop.call_later(_GATHER, self._start) if self._last > 1 else loop.call_soon(self._start)
-        return future
-
-    def _start(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        while self._free and self._waiting:
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            self._last = len(batch)
-            self._free -= 1
-            flight = asyncio.get_running_loop().create_task(self._fly(batch))
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
-
-    async def _fly(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
-        try:
-            answers = await self._run([item for item, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-        except Exception as error:  # noqa: BLE001 - it belongs to the callers
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        finally:
-            self._free += 1
-            if self._waiting and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(_GATHER, self._start)
 
 
 class ProviderHealth:
@@ -146,6 +86,8 @@ class ProviderHealth:
 
     def places(self, route: Sequence[str]) -> int:
         """How many attempts may be under way at the provider of a route that is tried first."""
+        if not route:
+            return _UNROUTED_PLACES
         return self._concurrency[next((name for name in route if name not in self._failing), route[0])]
 
 
@@ -177,7 +119,7 @@ class Pipeline:
         self._recorded = recorded
         self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
         self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
-        self._disowned: list[str] = []
+        self._disowned: dict[str, str] = {}
 
     async def deliver(self, lease: Lease) -> None:
         """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
@@ -235,7 +177,7 @@ class Pipeline:
             deadline=step.deadline,
             valid_until=message.expires_at,
             callback_url=self._callback_url(step.provider, attempt.id),
-            unsubscribe_url=self._unsubscribe_url(message.id)
+            unsubscribe_url=self._unsubscribe_url(attempt.id)
             if self._unsubscribe_url and category.unsubscribe
             else None,
             locale=message.body.get("locale"),
@@ -253,7 +195,7 @@ class Pipeline:
         try:
             answers = await self._store.claim(leases, judge, ids)
         except StoreUnavailable:
-            self._disowned += ids
+            self._disowned |= {id_: lease.message.person for id_, lease in zip(ids, leases, strict=True)}
             raise
         self._say(leases, answers)
         return answers
@@ -278,11 +220,11 @@ class Pipeline:
         """Settle intents whose commit failed towards us: nobody was called for them."""
         if not self._disowned:
             return
-        disowned, self._disowned = self._disowned, []
+        disowned, self._disowned = self._disowned, {}
         try:
             await self._store.disown(disowned)
         except StoreUnavailable:
-            self._disowned += disowned
+            self._disowned |= disowned
             raise
 
     def _say(self, leases: Sequence[Lease], answers: Sequence[Next]) -> None:

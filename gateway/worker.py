@@ -53,7 +53,8 @@ class Worker:
         self._routes = routes
         self._budget = in_flight
         self._metrics = metrics
-        self._pairs = [(priority, channel) for priority in Priority for channel in routes]
+        # Channels that have no route any more too: what waits there falls through, or ends.
+        self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
         self._on_channel: Counter[Channel] = Counter()
         self._maybe: set[Pair] = set(self._pairs)
@@ -96,7 +97,8 @@ class Worker:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
         free = {
-            channel: self._health.places(route) - self._on_channel[channel] for channel, route in self._routes.items()
+            channel: self._health.places(self._routes.get(channel, ())) - self._on_channel[channel]
+            for channel in Channel
         }
         leases, more = await self._store.lease(wanted, _LEASE, free)
         self._maybe.update(more)
@@ -110,7 +112,7 @@ class Worker:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""
         priority, channel = pair
         busy, budget = self._busy[pair], self._budget[priority]
-        places = self._health.places(self._routes[channel])
+        places = self._health.places(self._routes.get(channel, ()))
         if priority is not Priority.CRITICAL:
             places -= min(max(places // _CRITICAL_SHARE, 1), places - 1)
         room = min(budget - busy, places - self._on_channel[channel])

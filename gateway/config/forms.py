@@ -53,6 +53,12 @@ def _brief(length: timedelta) -> timedelta:
     return length
 
 
+def _a_month(length: timedelta) -> timedelta:
+    if length < timedelta(days=30):
+        raise ValueError("must be at least 30d: so long a repeated id is known again")
+    return length
+
+
 def _period(value: object) -> timedelta | Calendar:
     if isinstance(value, str) and value in tuple(Calendar):
         return Calendar(value)
@@ -235,7 +241,7 @@ class Events(Part):
 class Retention(Part):
     """``retention``."""
 
-    messages: _Duration = timedelta(days=30)
+    messages: Annotated[_Duration, AfterValidator(_a_month)] = timedelta(days=90)
     contacts: _Duration = timedelta(days=400)
 
 

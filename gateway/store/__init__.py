@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SQLITE = "sqlite:///"
-_RECENT = 4096
+_RECENT = 2048
 """Messages accepted by this process that are kept for the moment until they are leased, which is mostly at once."""
 
 
@@ -67,8 +67,10 @@ class Store:
     All of them raise ``StoreUnavailable`` where the database cannot be asked.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, leases: bool = True) -> None:
+        """``leases``: whether this process works on what it accepts."""
         self._engine = engine
+        self._leases = leases
         self._recent: dict[str, Message] = {}
 
     async def open(self) -> None:
@@ -82,7 +84,8 @@ class Store:
     async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
         """Commit requests; for each whose id is taken, what it stands for."""
         answers = await self._engine.write(lambda: intake.accept(new))
-        self._recent.update({i.message.id: i.message for i, known in zip(new, answers, strict=True) if known is None})
+        if self._leases:
+            self._recent.update({i.message.id: i.message for i, k in zip(new, answers, strict=True) if k is None})
         while len(self._recent) > _RECENT:
             del self._recent[next(iter(self._recent))]
         return answers
@@ -118,8 +121,8 @@ class Store:
         """Record outcomes and decide what comes next."""
         return await self._engine.write(lambda: work.settle(settlements, judge))
 
-    async def disown(self, attempts: Sequence[str]) -> None:
-        """Settle intents of which only the commit is uncertain: their provider was never called."""
+    async def disown(self, attempts: Mapping[str, str]) -> None:
+        """Settle intents, each with its person, of which only the commit is uncertain: nobody was called."""
         await self._engine.write(lambda: work.disown(attempts))
 
     async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
@@ -158,8 +161,12 @@ class Store:
         """One person, with their contacts."""
         return await self._engine.read(lambda: reading.person(person))
 
-    async def unpublished(self, limit: int) -> list[tuple[int, str, bytes]]:
-        """The oldest events: sequence number, routing key, JSON."""
+    async def addressee(self, reference: str) -> tuple[str, str] | None:
+        """Whom an attempt, or a message, was for, and its category."""
+        return await self._engine.read(lambda: reading.addressee(reference))
+
+    async def unpublished(self, limit: int) -> list[tuple[int, str, str, bytes]]:
+        """The oldest events: sequence number, id, routing key, JSON."""
         return await self._engine.read(lambda: upkeep.unpublished(limit))
 
     async def published(self, numbers: Sequence[int]) -> None:
@@ -178,9 +185,9 @@ class Store:
         """Let another worker have the job."""
         await self._engine.write(lambda: upkeep.drop_job(name, worker))
 
-    async def prune(self, messages: str, contacts: str, limit: int) -> int:
-        """Delete a piece of what is older than these ids; how many rows went."""
-        return await self._engine.write(lambda: upkeep.prune(messages, contacts, limit))
+    async def prune(self, messages: str, contacts: str, expired: int, limit: int) -> int:
+        """Delete a piece of what is older than these ids and expired before that instant; how many rows went."""
+        return await self._engine.write(lambda: upkeep.prune(messages, contacts, expired, limit))
 
     async def activate(self, policy: Policy) -> int:
         """The number of a policy that comes into force."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -67,11 +68,9 @@ class Postgres:
     async def write(self, operation: Callable[[], Operation[T]]) -> T:
         """Run in a transaction; again from the start where PostgreSQL asks for that."""
         for _ in range(_DEADLOCKS):
-            try:
+            with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
                 return await self._run(operation, readonly=False)
-            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                continue
-        return await self._run(operation, readonly=False)
+        raise StoreUnavailable(f"PostgreSQL: rolled back {_DEADLOCKS} times, since others were in the way")
 
     async def read(self, operation: Callable[[], Operation[T]]) -> T:
         """Run in a transaction that may not write."""
@@ -97,6 +96,10 @@ class Postgres:
             asyncpg.InterfaceError,
             asyncpg.OperatorInterventionError,
             asyncpg.InsufficientResourcesError,
+            asyncpg.InvalidTransactionStateError,  # as from a standby, which is read-only
+            asyncpg.InvalidAuthorizationSpecificationError,
+            asyncpg.InvalidCatalogNameError,
+            asyncpg.PostgresSystemError,
         ) as error:
             raise StoreUnavailable(f"PostgreSQL: {_reason(error)}") from error
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.decide import Facts, state_of
+from gateway.decide import Facts, fingerprint, state_of
 from gateway.message import Attempt, Message, MessageState, OptOut, Person, addresses, instant, microseconds
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation
+from gateway.store.schema import BEHIND
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def view(message: str) -> Operation[MessageView | None]:
     found = yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (message,))
     if not found:
         return None
-    due = yield Fetch("select due_at, tries from due where message = $1", (message,))
+    due = yield Fetch(
+        f"select case when held = {BEHIND} then null else due_at end, tries from due where message = $1", (message,)
+    )
     attempts = [
         rows.attempt(row)
         for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = $1 order by number", (message,)))
@@ -132,12 +135,8 @@ def person(name: str) -> Operation[PersonView | None]:
         )
     )
     profile = rows.profile(found[0][0])
-    reach = [a for a in (profile.phone, profile.email, *(d.token for d in profile.push)) if a]
-    suppressed = frozenset(
-        (Channel(channel), address)
-        for channel, address in (
-            yield Fetch("select channel, address from suppressions where address = any($1)", (reach,))
-        )
+    suppressed = yield from _suppressed(
+        [a for a in (profile.phone, profile.email, *(d.token for d in profile.push)) if a]
     )
     contacts = [
         rows.contact(row)
@@ -147,15 +146,34 @@ def person(name: str) -> Operation[PersonView | None]:
     return PersonView(Person(name, profile, optouts, suppressed), contacts, instant(now))
 
 
+def _suppressed(reach: Sequence[str]) -> Operation[frozenset[tuple[Channel, str]]]:
+    prints = {fingerprint(address): address for address in reach}
+    found = yield Fetch("select channel, address from suppressions where address = any($1)", (list(prints),))
+    return frozenset((Channel(channel), prints[print_]) for channel, print_ in found)
+
+
+def addressee(reference: str) -> Operation[tuple[str, str] | None]:
+    """Whom an attempt, or a message, was for, and its category; as long as either, or the contact, is remembered."""
+    for sql in (
+        "select m.person, m.category from attempts a join messages m on m.id = a.message where a.id = $1",
+        "select person, category from contacts where attempt = $1",
+        "select person, category from messages where id = $1",
+    ):
+        if found := (yield Fetch(sql, (reference,))):
+            return found[0][0], found[0][1]
+    return None
+
+
 def standing(message: str) -> Operation[Standing | None]:
     """What a decision on a message that is not settled would look at now. None: there is no such message."""
     found = yield from view(message)
     who = (yield from person(found.message.person)) if found else None
     if not found or not who:
         return None
-    reach = [a.value for channel in found.message.channels for a in addresses(found.message, who.person, channel)]
-    suppressed = yield Fetch("select channel, address from suppressions where address = any($1)", (reach,))
-    known = replace(who.person, suppressed=frozenset((Channel(channel), address) for channel, address in suppressed))
+    suppressed = yield from _suppressed(
+        [a.value for channel in found.message.channels for a in addresses(found.message, who.person, channel)]
+    )
+    known = replace(who.person, suppressed=suppressed)
     ahead = yield Fetch(
         "select b.message from due l join due b on b.person = l.person and b.line = l.line and b.starts_at <= $2"
         " and (b.priority, b.expires_at, b.message) < (l.priority, l.expires_at, l.message)"

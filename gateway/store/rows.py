@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import orjson
+from pydantic import ValidationError
 
 from gateway.message import Attempt, AttemptState, Message, Priority, Profile, instant, microseconds
 from providers import Channel
@@ -102,8 +103,13 @@ def contact(row: Sequence[Any]) -> Contact:
 
 @functools.lru_cache(maxsize=4096)
 def profile(text: str) -> Profile:
-    """As it was stored."""
-    return Profile.model_validate_json(text)
+    """As it was stored. What this version would no longer take, such as a zone that is no more, counts as not told."""
+    try:
+        return Profile.model_validate_json(text)
+    except ValidationError as error:
+        wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        told = orjson.loads(text)
+        return Profile.model_validate({field: value for field, value in told.items() if field not in wrong})
 
 
 def maybe(us: int | None) -> datetime | None:

@@ -10,6 +10,9 @@ from sqlalchemy import BigInteger, Column, Identity, Index, Integer, MetaData, S
 
 metadata = MetaData()
 
+BEHIND = 2
+"""``due.held`` of a message in line behind another, which wakes it when it settles; by itself it wakes to expire."""
+
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only a column of exactly this type by itself
 _UPDATED_IN_PLACE = {"fillfactor": 70}  # room on the page for an update that touches no index
 
@@ -53,9 +56,13 @@ due = Table(
     Column("channel", Text, nullable=False, comment="the first to be tried: whose budget it uses"),
     Column("starts_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Column("due_at", BigInteger, comment="when to decide; none: behind another of its line"),
+    Column("due_at", BigInteger, nullable=False, comment="when to decide"),
     Column(
-        "held", SmallInteger, nullable=False, server_default=text("0"), comment="1: a place that frees may let it go"
+        "held",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="1: a place that frees may let it go; 2: behind another of its line",
     ),
     Column("lease_until", BigInteger, nullable=False, server_default=text("0")),
     Column("fence", Integer, nullable=False, server_default=text("0"), comment="raised by each lease"),
@@ -70,14 +77,7 @@ due = Table(
         "autovacuum_vacuum_cost_delay": 0,
     },
 )
-Index(
-    "due_wake",
-    due.c.priority,
-    due.c.channel,
-    due.c.due_at,
-    postgresql_where=due.c.due_at.isnot(None),
-    sqlite_where=due.c.due_at.isnot(None),
-)
+Index("due_wake", due.c.priority, due.c.channel, due.c.due_at)
 Index("due_line", due.c.person, due.c.line, due.c.priority, due.c.expires_at, due.c.message)
 
 attempts = Table(
@@ -132,7 +132,7 @@ profiles = Table(
 suppressions = Table(
     "suppressions",
     metadata,
-    Column("address", Text, primary_key=True),
+    Column("address", Text, primary_key=True, comment="its fingerprint"),
     Column("channel", Text, primary_key=True),
     Column("reason", Text, nullable=False),
     Column("suppressed_at", BigInteger, nullable=False),
@@ -169,9 +169,11 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", _ROWID, Identity(), primary_key=True),
+    Column("event", Text, nullable=False, comment="the event's id, by which subscribers tell repeats"),
     Column("routing_key", Text, nullable=False),
     Column("body", Text, nullable=False),
     comment="Events that are not published yet.",
+    sqlite_autoincrement=True,  # a number is never used again, though the table is emptied all the time
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
 )
 

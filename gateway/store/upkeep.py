@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.decide import amended, fingerprint, line_of
+from gateway.decide import amended, fingerprint
 from gateway.message import AttemptState, MessageState, Person, addresses, instant
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
@@ -32,12 +32,15 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
     Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back.
     """
     changed = 0
+    wanted = [news.attempt for news in receipts]
+    people = dict((yield Fetch("select id, person from attempts where id = any($1)", (wanted,))))
+    yield Fetch(
+        "select person from profiles where person = any($1) order by person for update",
+        (sorted(set(people.values())),),
+    )
     for news in receipts:
-        found = yield Fetch("select person from attempts where id = $1", (news.attempt,))
-        if not found:
+        if (person := people.get(news.attempt)) is None:
             continue
-        person = found[0][0]
-        yield Fetch("select person from profiles where person = $1 for update", (person,))
         attempt = rows.attempt((yield Fetch(f"select {rows.ATTEMPT} from attempts where id = $1", (news.attempt,)))[0])
         state = amended(attempt.state, news.status)
         if state is None:
@@ -56,17 +59,16 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
             yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
         if news.status is ReceiptStatus.UNREACHABLE:
             yield from _suppress(message, attempt, f"receipt:{news.code or news.raw_status}", now)
+        settled: list[tuple[int]] = []
         if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
-            yield Run("delete from due where message = $1", [(message.id,)])
+            settled = yield Fetch("delete from due where message = $1 returning line", (message.id,))
         known = MessageState(_STATES[state])
         if known in judge.events:
             yield Run(
-                "insert into outbox (routing_key, body) values ($1, $2)",
+                "insert into outbox (event, routing_key, body) values ($1, $2, $3)",
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
-        category = judge.policy.categories.get(message.category)
-        line = line_of(message, category) if category else 0
-        yield from move_up([(person, line, now)] if line else [], {person}, now)
+        yield from move_up([(person, line, now) for (line,) in settled if line], {person}, now)
     return changed
 
 
@@ -78,9 +80,9 @@ def _suppress(message: Message, attempt: Attempt, reason: str, now: int) -> Oper
         "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4)"
         " on conflict do nothing",
         [
-            (address.value, address.channel, reason, now)
+            (fingerprint(address.value), address.channel, reason, now)
             for address in addresses(message, person, attempt.channel)
-            if fingerprint(address) == attempt.address
+            if fingerprint(address.value) == attempt.address
         ],
     )
 
@@ -136,17 +138,17 @@ def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
     )
     if MessageState.CANCELLED in judge.events:
         yield Run(
-            "insert into outbox (routing_key, body) values ($1, $2)",
+            "insert into outbox (event, routing_key, body) values ($1, $2, $3)",
             [event_row(cancelled, MessageState.CANCELLED, "cancelled", None, instant(now), {})],
         )
     yield from move_up([(cancelled.person, waiting[0][0], now)], {cancelled.person}, now)
     return MessageState.CANCELLED
 
 
-def unpublished(limit: int) -> Operation[list[tuple[int, str, bytes]]]:
-    """The oldest events: sequence number, routing key, JSON. The number rises with every event of a message."""
-    found = yield Fetch("select id, routing_key, body from outbox order by id limit $1", (limit,))
-    return [(number, key, b'{"sequence":%d,' % number + body[1:].encode()) for number, key, body in found]
+def unpublished(limit: int) -> Operation[list[tuple[int, str, str, bytes]]]:
+    """The oldest events: sequence number, id, routing key, JSON. The number rises with every event of a message."""
+    found = yield Fetch("select id, event, routing_key, body from outbox order by id limit $1", (limit,))
+    return [(number, event, key, b'{"sequence":%d,' % number + body[1:].encode()) for number, event, key, body in found]
 
 
 def published(numbers: Sequence[int]) -> Operation[None]:
@@ -179,21 +181,22 @@ def drop_job(name: str, worker: str) -> Operation[None]:
     yield Run("delete from jobs where name = $1 and worker = $2", [(name, worker)])
 
 
-def prune(messages: str, contacts: str, limit: int) -> Operation[int]:
+def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[int]:
     """Delete a piece of what is older than retention asks for; returns how many rows of its own went.
 
-    Messages that are not settled stay, whatever their age.
+    Messages that are not settled, or might still be reported on, stay, whatever their age.
 
     Args:
         messages: the oldest message id that stays; what belongs to older ones goes with them.
         contacts: the oldest attempt id whose contact stays.
+        expired: microseconds; messages that expired later stay too.
         limit: rows of each kind.
     """
     gone = yield Fetch(
-        "delete from messages where id in (select m.id from messages m where m.id < $1"
+        "delete from messages where id in (select m.id from messages m where m.id < $1 and m.expires_at < $3"
         " and not exists (select 1 from due d where d.message = m.id) order by m.id limit $2)"
         " returning id, request, source",
-        (messages, limit),
+        (messages, limit, expired),
     )
     yield Run("delete from requests where id = $1 and source = $2", [(request, source) for _, request, source in gone])
     ids = [(message,) for message, _, _ in gone]

@@ -42,6 +42,7 @@ from gateway.message import (
 )
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.schema import BEHIND
 from providers import Channel
 from ratelimit import Contact
 
@@ -161,25 +162,24 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
     known = yield from _read(
         [lease.message for lease in leases if lease.message.id in places], profiles, places, judge, now
     )
-    answers: dict[str, Next] = {}
+    answers: list[Next] = [Lost()] * len(leases)  # by place: two leases of one message may meet in a batch
     writes = _Writes(now, judge)
-    for lease, attempt_id in sorted(zip(leases, ids, strict=True), key=_rank):
+    for index in sorted(range(len(leases)), key=lambda index: _rank(leases[index])):
+        lease = leases[index]
         message = lease.message
         place = places.get(message.id)
         if place is None or place.fence != lease.fence or place.lease_until < microseconds(now):
-            answers[message.id] = Lost()
             continue
         facts = known.facts(message, place.tries)
         step = _recovered(facts, judge, writes) if any(_open(a) for a in facts.attempts) else None
-        if step is None and place.behind:
-            behind, same_line = place.behind
-            answers[message.id] = writes.behind(message, Behind(behind, same_line))
+        if step is None and place.behind and now < message.expires_at:
+            answers[index] = writes.behind(message, Behind(*place.behind))
             continue
         if step is None:
             step = _decided(facts, judge)
-        answers[message.id] = known.seen(writes.step(lease, place, facts, step, attempt_id, frozenset()))
+        answers[index] = known.seen(writes.step(lease, place, facts, step, ids[index], frozenset()))
     yield from writes.run()
-    return [answers[lease.message.id] for lease in leases]
+    return answers
 
 
 def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Next]]:
@@ -197,31 +197,27 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     )
     places = {row[0]: _place(row, None) for row in found}
     writes = _Writes(now, judge)
-    answers: dict[str, Next] = {}
+    answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
-    for settlement in settlements:
+    for index, settlement in enumerate(settlements):
         claimed, outcome = settlement.claimed, settlement.outcome
         writes.outcome(claimed.lease.message.person, claimed.attempt, outcome)
         place = places.get(claimed.attempt.message)
-        if place is None:
-            answers[claimed.attempt.message] = Lost()
-        elif outcome.state is AttemptState.ACCEPTED:
-            answers[claimed.attempt.message] = writes.ended(
-                claimed.lease, Ended(MessageState.SENT, "accepted"), claimed.attempt
-            )
-        elif place.fence != claimed.lease.fence:
-            answers[claimed.attempt.message] = Lost()
-        else:
-            undecided.append(settlement)
+        if outcome.state is AttemptState.ACCEPTED:
+            # Without a due row it was given up as unknown meanwhile, and others have been told so: tell them better.
+            sent = writes.ended(claimed.lease, Ended(MessageState.SENT, "accepted"), claimed.attempt)
+            answers[index] = sent if place else Lost()
+        elif place and place.fence == claimed.lease.fence:
+            undecided.append((index, settlement))
     if undecided:
-        known = yield from _read([s.claimed.lease.message for s in undecided], profiles, places, judge, now)
-        for settlement in undecided:
+        known = yield from _read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
+        for _, settlement in undecided:
             message = settlement.claimed.lease.message
             known.settle(message, settlement.claimed.attempt, settlement.outcome)
             for attempt in known.open(message):
                 writes.outcome(message.person, attempt, _UNHEARD)
                 known.settle(message, attempt, _UNHEARD)
-        for settlement in undecided:
+        for index, settlement in undecided:
             claimed, outcome = settlement.claimed, settlement.outcome
             message = claimed.lease.message
             if outcome.state is AttemptState.UNREACHABLE:
@@ -231,33 +227,36 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             facts = known.facts(message, place.tries)
             tried = claimed.tried | ({claimed.step.provider} if outcome.state is AttemptState.NOT_SENT else set())
             step = judge.after(facts, outcome) or _decided(facts, judge, tried)
-            answers[message.id] = known.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
+            answers[index] = known.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
     yield from writes.run()
-    return [answers[s.claimed.attempt.message] for s in settlements]
+    return answers
 
 
-def disown(attempts: Sequence[str]) -> Operation[None]:
-    """Settle intents whose commit failed towards us, and whose provider was therefore never called."""
-    found = yield Fetch(
-        "select message, person from attempts where id = any($1) and state = 'intent'", (list(attempts),)
-    )
+def disown(attempts: Mapping[str, str]) -> Operation[None]:
+    """Settle intents whose commit failed towards us, and whose provider was therefore never called.
+
+    Args:
+        attempts: their ids, each with its person, whose row is locked first: a commit that is still under way is so
+            waited for.
+    """
     yield Fetch(
         "select person from profiles where person = any($1) order by person for update",
-        (sorted({person for _, person in found}),),
+        (sorted(set(attempts.values())),),
     )
+    found = yield Fetch("select id, message from attempts where id = any($1) and state = 'intent'", (list(attempts),))
     now: int = yield Now()
     yield Run(
-        "update attempts set state = 'not_sent', ended_at = $2, error = 'store' where id = $1 and state = 'intent'",
-        [(attempt, now) for attempt in attempts],
+        "update attempts set state = 'not_sent', ended_at = $2, error = 'store' where id = $1",
+        [(attempt, now) for attempt, _ in found],
     )
-    yield Run("delete from contacts where attempt = $1", [(attempt,) for attempt in attempts])
+    yield Run("delete from contacts where attempt = $1", [(attempt,) for attempt, _ in found])
     yield Run(
-        "update due set lease_until = 0, due_at = $2 where message = $1", [(message, now) for message, _ in found]
+        "update due set lease_until = 0, due_at = $2 where message = $1", [(message, now) for _, message in found]
     )
 
 
-def _rank(item: tuple[Lease, str]) -> tuple[int, Any, str]:
-    message = item[0].message
+def _rank(lease: Lease) -> tuple[int, datetime, str]:
+    message = lease.message
     return (message.priority, message.expires_at, message.id)
 
 
@@ -315,7 +314,10 @@ _BY_RANK = "order by b.priority, b.expires_at, b.message limit 1"
 
 
 def _places(messages: Sequence[str], now: datetime) -> Operation[dict[str, _Place]]:
-    """Who goes before: the better one of the same line, else one of another line that could go at this very moment."""
+    """Who goes before: the better one of the same line, else one of another line that could go at this very moment.
+
+    One that is due on another channel, but that nobody has taken up, may wait for that channel: it holds up nobody.
+    """
     found = yield Fetch(
         "select l.message, l.fence, l.lease_until, l.tries, l.attempts, l.said,"
         " case when l.line <> 0 then"
@@ -323,7 +325,7 @@ def _places(messages: Sequence[str], now: datetime) -> Operation[dict[str, _Plac
         f" and b.starts_at <= $2 and {_BEFORE} {_BY_RANK}) end,"
         " case when l.line <> 0 then"
         " (select b.message from due b where b.person = l.person and b.line <> 0 and b.line <> l.line"
-        f" and b.due_at <= $2 and {_BEFORE} {_BY_RANK}) end"
+        f" and b.due_at <= $2 and (b.channel = l.channel or b.lease_until > $2) and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
         (list(messages), microseconds(now)),
     )
@@ -433,11 +435,11 @@ def _people(messages: Sequence[Message], profiles: Mapping[str, str]) -> Operati
     for message in messages:
         for channel in message.channels:
             for address in addresses(message, people[message.person], channel):
-                reach[address.value].add(message.person)
+                reach[fingerprint(address.value)].add((message.person, address.value))
     suppressed = yield Fetch("select channel, address from suppressions where address = any($1)", (list(reach),))
-    for channel, address in suppressed:
-        for name in reach[address]:
-            people[name] = replace(people[name], suppressed=people[name].suppressed | {(Channel(channel), address)})
+    for channel, print_ in suppressed:
+        for name, value in reach[print_]:
+            people[name] = replace(people[name], suppressed=people[name].suppressed | {(Channel(channel), value)})
     return people
 
 
@@ -471,10 +473,11 @@ class _Writes:
             self._freed.add(person)
 
     def suppress(self, channel: Channel, address: str, reason: str) -> None:
-        self._suppressions.append((address, channel, reason, self._us))
+        self._suppressions.append((fingerprint(address), channel, reason, self._us))
 
     def behind(self, message: Message, behind: Behind) -> Behind:
-        self._waiting.append((message.id, None if behind.same_line else self._us + _YIELD, 0, 0, 0))
+        until = microseconds(message.expires_at) if behind.same_line else self._us + _YIELD
+        self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0))
         return behind
 
     def step(self, lease: Lease, place: _Place, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:
@@ -498,7 +501,7 @@ class _Writes:
             number=len(facts.attempts) + 1,
             channel=step.address.channel,
             provider=step.provider,
-            address=fingerprint(step.address),
+            address=fingerprint(step.address.value),
             state=AttemptState.INTENT,
             begun_at=self._now,
             deadline=step.deadline,
@@ -610,7 +613,7 @@ class _Writes:
             " values ($1, $2, $3, $4, $5, $6, $7)",
             self._decisions,
         )
-        yield Run("insert into outbox (routing_key, body) values ($1, $2)", self._events)
+        yield Run("insert into outbox (event, routing_key, body) values ($1, $2, $3)", self._events)
         yield Run("update due set lease_until = $2, attempts = $3 where message = $1", self._started)
         yield Run(
             "update due set due_at = $2, held = $3, tries = tries + $4, said = $5, lease_until = 0 where message = $1",
@@ -629,7 +632,7 @@ def move_up(lines: Collection[tuple[Any, ...]], people: Collection[str], now: in
         for (person,) in (yield Fetch("select distinct person from due where person = any($1)", (sorted(people),)))
     }
     yield Run(
-        "update due set due_at = $3 where due_at is null and message = ("
+        f"update due set due_at = $3, held = 0 where held = {BEHIND} and message = ("
         " select b.message from due b where b.person = $1 and b.line = $2 and b.starts_at <= $3"
         f" {_BY_RANK})",
         [line for line in lines if line[0] in waiting],
@@ -647,8 +650,8 @@ def event_row(
     attempt: Attempt | None,
     at: datetime,
     more: dict[str, Any],
-) -> tuple[str, str]:
-    """An event as the outbox keeps it: routing key and JSON without its sequence number."""
+) -> tuple[str, str, str]:
+    """An event as the outbox keeps it: its id, its routing key, and JSON without its sequence number."""
     body = message.body
     event: dict[str, Any] = {
         "event": new_id(),
@@ -666,4 +669,4 @@ def event_row(
             event[field] = value
     if attempt:
         event |= {"attempt": attempt.id, "channel": attempt.channel, "provider": attempt.provider}
-    return f"message.{state}", orjson.dumps(event | more).decode()
+    return event["event"], f"message.{state}", orjson.dumps(event | more).decode()

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.batcher import Batcher
 from gateway.web.bodies import Body, Room
 from gateway.web.problems import Problem, unavailable
 from providers import Callback, Forged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.decide import Judge
     from gateway.metrics import Metrics
     from gateway.store import Store
-    from providers import Provider
+    from providers import Provider, Receipt
 
 
 class Callbacks:
@@ -34,6 +35,7 @@ class Callbacks:
         seconds: float,
     ) -> None:
         """``seconds``: how long a vendor is kept waiting."""
+        self._received: Batcher[Receipt, None] = Batcher(self._record, lanes=1)
         self._store = store
         self._providers = providers
         self._judge = judge
@@ -45,6 +47,10 @@ class Callbacks:
     def routes(self) -> list[web.RouteDef]:
         """For the public listener."""
         return [web.post("/callbacks/{provider}", self._report)]
+
+    async def _record(self, receipts: Sequence[Receipt]) -> list[None]:
+        await self._store.receipt(receipts, self._judge())
+        return [None] * len(receipts)
 
     async def _report(self, request: web.Request) -> web.Response:
         """Answered with success only when the news is committed: until then the vendor must ask again."""
@@ -67,7 +73,7 @@ class Callbacks:
                 raise Problem("forged", "It was not signed by the vendor, or not for this address") from None
             try:
                 async with asyncio.timeout_at(until):
-                    await self._store.receipt(receipts, self._judge())
+                    await asyncio.gather(*map(self._received, receipts))
             except TimeoutError:
                 raise unavailable("The database did not answer in time: report it again") from None
         for receipt in receipts:

@@ -50,9 +50,9 @@ button {{ font: inherit; padding: .5rem 1.5rem; }}
 """
 
 
-def unsubscribe_url(public_url: str, message_id: str) -> str:
-    """The one-click link of a message."""
-    return f"{public_url}/u/{message_id}"
+def unsubscribe_url(public_url: str, attempt: str) -> str:
+    """The one-click link in what an attempt sends. Contacts are kept longest: by them it outlives the message."""
+    return f"{public_url}/u/{attempt}"
 
 
 class Tracking:
@@ -65,7 +65,7 @@ class Tracking:
 
     def routes(self) -> list[web.RouteDef]:
         """For the public listener."""
-        return [web.get("/u/{message}", self._page), web.post("/u/{message}", self._unsubscribe)]
+        return [web.get("/u/{attempt}", self._page), web.post("/u/{attempt}", self._unsubscribe)]
 
     async def _page(self, _: web.Request) -> web.Response:
         """A form, for people. A link that acts by being looked at would be followed by scanners of mail."""
@@ -76,10 +76,10 @@ class Tracking:
             form = await body.read(_LARGEST)
             if not _is_one_click(request.headers.get(hdrs.CONTENT_TYPE, ""), request.content_type, form):
                 raise Problem("not_one_click", f"Send the form {_FIELD}={_VALUE}, as RFC 8058 says")
-        message = request.match_info["message"]
-        view = await self._store.view(message) if ID.fullmatch(message) else None
-        if view:
-            person, no = view.message.person, OptOut(category=view.message.category)
+        attempt = request.match_info["attempt"]
+        known = await self._store.addressee(attempt) if ID.fullmatch(attempt) else None
+        if known:
+            person, no = known[0], OptOut(category=known[1])
             if await self._store.opt_out(person, no, via="one_click"):
                 self._metrics.optouts.labels("one_click").inc()
             await self._settled(person)

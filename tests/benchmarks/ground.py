@@ -19,7 +19,6 @@ import psutil
 from gateway.broker import Topology
 from gateway.message import Priority
 from gateway.store.migrate import migrate
-from tests.benchmarks.contenders.naive import TABLE
 from tests.servers import Child, PostgreSQL, RabbitMQ, ServerMissing, free_port, spawn, wait_until
 
 if TYPE_CHECKING:
@@ -35,6 +34,11 @@ _AT_ONCE = 1000
 _POSTGRESQL = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h"}
 """No checkpoint in the middle of one contender's run; fsync stays on."""
 _STATEMENTS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_utility": "on"}
+
+TABLE = """create table records (
+    id text primary key, person text not null, channel text not null, state text not null, reference text,
+    sent_at timestamptz not null default now(), body jsonb not null)"""
+"""What the contender written by hand records."""
 
 
 class Ground:

@@ -19,10 +19,6 @@ from tests.benchmarks.contenders._report import Report, Tally, Task, main
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
-TABLE = """create table records (
-    id text primary key, person text not null, channel text not null, state text not null, reference text,
-    sent_at timestamptz not null default now(), body jsonb not null)"""
-
 
 class Addresses(BaseModel):
     phone: str | None = None

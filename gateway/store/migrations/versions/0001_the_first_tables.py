@@ -84,13 +84,13 @@ def upgrade() -> None:
         sa.Column("channel", sa.Text(), nullable=False, comment="the first to be tried: whose budget it uses"),
         sa.Column("starts_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.Column("due_at", sa.BigInteger(), nullable=True, comment="when to decide; none: behind another of its line"),
+        sa.Column("due_at", sa.BigInteger(), nullable=False, comment="when to decide"),
         sa.Column(
             "held",
             sa.SmallInteger(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="1: a place that frees may let it go",
+            comment="1: a place that frees may let it go; 2: behind another of its line",
         ),
         sa.Column("lease_until", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("fence", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="raised by each lease"),
@@ -115,14 +115,7 @@ def upgrade() -> None:
         },
     )
     op.create_index("due_line", "due", ["person", "line", "priority", "expires_at", "message"], unique=False)
-    op.create_index(
-        "due_wake",
-        "due",
-        ["priority", "channel", "due_at"],
-        unique=False,
-        postgresql_where=sa.text("due_at IS NOT NULL"),
-        sqlite_where=sa.text("due_at IS NOT NULL"),
-    )
+    op.create_index("due_wake", "due", ["priority", "channel", "due_at"], unique=False)
     op.create_table(
         "jobs",
         sa.Column("name", sa.Text(), nullable=False),
@@ -163,11 +156,13 @@ def upgrade() -> None:
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
         ),
+        sa.Column("event", sa.Text(), nullable=False, comment="the event's id, by which subscribers tell repeats"),
         sa.Column("routing_key", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         comment="Events that are not published yet.",
         postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "parked",
@@ -214,7 +209,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "suppressions",
-        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False, comment="its fingerprint"),
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("suppressed_at", sa.BigInteger(), nullable=False),
@@ -235,12 +230,7 @@ def downgrade() -> None:
     op.drop_table("optouts")
     op.drop_table("messages")
     op.drop_table("jobs")
-    op.drop_index(
-        "due_wake",
-        table_name="due",
-        postgresql_where=sa.text("due_at IS NOT NULL"),
-        sqlite_where=sa.text("due_at IS NOT NULL"),
-    )
+    op.drop_index("due_wake", table_name="due")
     op.drop_index("due_line", table_name="due")
     op.drop_table("due")
     op.drop_index("decisions_message", table_name="decisions")

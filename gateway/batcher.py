@@ -1,0 +1,84 @@
+"""How code that is written for one message pays for a transaction only once in a hundred."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gateway.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_GATHER = 0.005
+"""Seconds that calls gather under load."""
+
+
+class Batcher(Generic[T, R]):
+    """Gathers concurrent calls of one store step into one transaction.
+
+    A call that comes alone goes at the end of this turn of the event loop. When calls come thick, which the last batch
+    tells, they gather for a moment: a transaction costs much the same for ten as for a hundred.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
+    ) -> None:
+        """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
+        self._run = run
+        self._most = most
+        self._free = lanes
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._flights: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.Handle | None = None
+        self._last = 0
+
+    def __call__(self, item: T) -> asyncio.Future[R]:
+        """The answer to this one."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        if self._free:
+            if len(self._waiting) >= self._most:
+                self._start()
+            elif self._timer is None:
+                self._timer = loop.call_later(_GATHER, self._start) if self._last > 1 else loop.call_soon(self._start)
+        return future
+
+    def _start(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self._free and self._waiting:
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            self._last = len(batch)
+            self._free -= 1
+            flight = asyncio.get_running_loop().create_task(self._fly(batch))
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+
+    async def _fly(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._run([item for item, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except StoreUnavailable as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - it belongs to its caller, and to no other of the batch
+            if len(batch) == 1:
+                if not batch[0][1].done():
+                    batch[0][1].set_exception(error)
+            else:
+                for one in batch:
+                    self._free -= 1
+                    await self._fly([one])
+        finally:
+            self._free += 1
+            if self._waiting and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_GATHER, self._start)

@@ -197,14 +197,19 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     )
     places = {row[0]: _place(row, None) for row in found}
     writes = _Writes(now, judge)
+    late = [s.claimed.attempt.id for s in settlements if s.claimed.attempt.message not in places]
+    given_up: set[str] = set()
+    if late:
+        unknown = yield Fetch("select id from attempts where id = any($1) and state = 'unknown'", (late,))
+        given_up = {attempt for (attempt,) in unknown}
     answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
     for index, settlement in enumerate(settlements):
         claimed, outcome = settlement.claimed, settlement.outcome
         writes.outcome(claimed.lease.message.person, claimed.attempt, outcome)
         place = places.get(claimed.attempt.message)
-        if outcome.state is AttemptState.ACCEPTED:
-            # Without a due row it was given up as unknown meanwhile, and others have been told so: tell them better.
+        if outcome.state is AttemptState.ACCEPTED and (place or claimed.attempt.id in given_up):
+            # Given up as unknown meanwhile: others have been told so, and are told better.
             sent = writes.ended(claimed.lease, Ended(MessageState.SENT, "accepted"), claimed.attempt)
             answers[index] = sent if place else Lost()
         elif place and place.fence == claimed.lease.fence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -374,13 +375,64 @@ async def test_an_intent_that_was_never_called_is_disowned_and_tried_again(world
     await world.accept(new)
     (claimed,) = await world.due()
     assert isinstance(claimed, Claimed)
-    await world.store.disown([claimed.attempt.id, new_id()])
+    await world.store.disown({claimed.attempt.id: "ann", new_id(): "bob"})
     person = await world.store.person("ann")
     assert person is not None
     assert person.contacts == []
     (again,) = await world.due()
     assert isinstance(again, Claimed)
     assert again.attempt.number == 2
+
+
+async def test_two_leases_of_one_message_in_one_batch_make_one_attempt(world: World) -> None:
+    await world.accept(world.new())
+    (old,) = await world.lease()
+    world.pass_time(seconds=31)
+    (new,) = await world.lease()
+    assert [type(step) for step in await world.claim(old, new)] == [Lost, Claimed]
+
+
+async def test_a_stale_settlement_beside_a_good_one_starts_nothing(world: World) -> None:
+    await world.accept(world.new(category="receipt"))
+    (first,) = await world.due()
+    world.pass_time(minutes=2)
+    await world.due()
+    world.pass_time(minutes=2)
+    (second,) = await world.due()
+    assert isinstance(first, Claimed)
+    assert isinstance(second, Claimed)
+    failed = outcome(AttemptState.NOT_SENT)
+    answers = await world.store.settle([Settlement(first, failed), Settlement(second, failed)], world.judge)
+    assert [type(step) for step in answers] == [Lost, Claimed]
+
+
+async def test_who_was_told_unknown_is_told_when_it_was_sent_after_all(world: World) -> None:
+    await world.accept(world.new())
+    (claimed,) = await world.due()
+    world.pass_time(minutes=2)
+    await world.due()
+    await world.settle(claimed, ACCEPTED)
+    await world.settle(claimed, ACCEPTED)
+    assert [key for _, _, key, _ in await world.store.unpublished(10)] == ["message.unknown", "message.sent"]
+
+
+async def test_a_stored_profile_that_this_version_would_not_take_harms_nobody(world: World) -> None:
+    await world.accept(world.new("bad"), world.new("good"))
+    await world.store.put_profiles([("bad", Profile.model_construct(timezone="Mars/Olympus"))])
+    assert [type(step) for step in await world.due()] == [Claimed, Claimed]
+
+
+async def test_a_long_push_token_can_be_suppressed(world: World) -> None:
+    body = {
+        "to": {"push": [{"token": secrets.token_hex(2000), "platform": "web"}]},
+        "content": {"push": {"title": "a", "body": "b"}},
+    }
+    await world.accept(world.new(channels=(Channel.PUSH,), body=body))
+    (claimed,) = await world.due()
+    ended = await world.settle(claimed, outcome(AttemptState.UNREACHABLE))
+    assert isinstance(ended, Ended)
+    await world.accept(world.new("bob", channels=(Channel.PUSH,), body=body))
+    assert await world.due() == [Ended(MessageState.REFUSED, "suppressed")]
 
 
 # ------------------------------------------------------------------------------------------------------ caps and lines
@@ -443,6 +495,25 @@ async def test_the_more_urgent_of_two_lines_goes_first_even_if_the_other_is_leas
     assert step == decide.Behind(urgent.message.id, same_line=False)
     (step,) = await world.claim(leases[urgent.message.id])
     assert isinstance(step, Claimed)
+
+
+async def test_what_stands_in_line_expires_all_the_same(world: World) -> None:
+    world.now = datetime(2026, 11, 22, 23, tzinfo=UTC)
+    head = world.new(priority=Priority.NORMAL)
+    behind = world.new(expires_at=world.now + timedelta(hours=2))
+    await world.accept(head, behind)
+    await world.due()
+    world.pass_time(hours=2)
+    assert Ended(MessageState.EXPIRED, "expires_at") in await world.due()
+    assert await world.state(behind) is MessageState.EXPIRED
+
+
+async def test_a_channel_that_nobody_serves_holds_up_no_other(world: World) -> None:
+    mail = world.new(category="receipt", channels=(Channel.EMAIL,))
+    text = world.new(category="campaign", channels=(Channel.SMS,))
+    await world.accept(mail, text)
+    leases, _ = await world.store.lease([(Priority.BULK, Channel.SMS, 10)], TERM)
+    assert [type(step) for step in await world.claim(*leases)] == [Claimed]
 
 
 async def test_what_no_rule_binds_waits_behind_nothing(world: World) -> None:
@@ -545,6 +616,17 @@ async def test_a_receipt_turns_unknown_into_the_truth(world: World) -> None:
     assert await world.state(new) is MessageState.DELIVERED
 
 
+async def test_a_receipt_moves_the_line_up_whatever_the_policy_has_become(world: World) -> None:
+    head, behind = world.new(category="receipt"), world.new(category="receipt")
+    await world.accept(head, behind)
+    (claimed,) = [step for step in await world.due() if isinstance(step, Claimed)]
+    await world.settle(claimed, Outcome(AttemptState.UNKNOWN, error="unconfirmed:timeout"))
+    categories = {name: c for name, c in world.judge.policy.categories.items() if name != "receipt"}
+    world.judge = replace(world.judge, policy=replace(world.judge.policy, categories=categories))
+    await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge)
+    assert await world.due() == [Ended(MessageState.PARKED, "unknown_category")]
+
+
 async def test_a_receipt_spares_a_repeat(world: World) -> None:
     await world.accept(world.new(category="receipt"))
     (claimed,) = await world.due()
@@ -614,12 +696,24 @@ async def test_events_are_kept_in_order_until_they_are_published(world: World) -
     (claimed,) = await world.due()
     await world.settle(claimed, ACCEPTED)
     events = await world.store.unpublished(10)
-    parsed = [orjson.loads(body) for _, _, body in events]
+    parsed = [orjson.loads(body) for *_, body in events]
     assert [(e["state"], e["sequence"]) for e in parsed] == [("sent", events[0][0])]
-    assert events[0][1] == "message.sent"
+    assert events[0][1:3] == (parsed[0]["event"], "message.sent")
     assert "phone" not in parsed[0]
-    await world.store.published([number for number, _, _ in events])
+    await world.store.published([number for number, *_ in events])
     assert await world.store.unpublished(10) == []
+
+
+async def test_event_numbers_rise_for_ever(world: World) -> None:
+    numbers = []
+    for person in ("ann", "bob"):
+        await world.accept(world.new(person))
+        (claimed,) = await world.due()
+        await world.settle(claimed, ACCEPTED)
+        numbers += [number for number, *_ in await world.store.unpublished(10)]
+        await world.store.published(numbers)
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 2
 
 
 async def test_a_job_is_one_workers_until_its_term_ends(world: World) -> None:
@@ -639,13 +733,16 @@ async def test_retention_forgets_what_is_settled_and_keeps_what_waits(world: Wor
     await world.settle(claimed, ACCEPTED)
     await world.accept(waiting)
     later = oldest_id(datetime.now(UTC) + timedelta(days=1))
-    assert await world.store.prune(later, oldest_id(NOON - timedelta(days=30)), 100) == 1
+    expired = microseconds(NOON + timedelta(days=15))
+    assert await world.store.prune(later, oldest_id(NOON - timedelta(days=30)), expired - microseconds(NOON), 100) == 0
+    assert await world.store.prune(later, oldest_id(NOON - timedelta(days=30)), expired, 100) == 1
     assert await world.store.view(done.message.id) is None
     assert await world.store.view(waiting.message.id) is not None
     person = await world.store.person("ann")
     assert person is not None
     assert len(person.contacts) == 1
-    assert await world.store.prune(later, later, 100) == 1
+    assert await world.store.addressee(claimed.attempt.id) == ("ann", "campaign")  # by the contact, which stays longer
+    assert await world.store.prune(later, later, expired, 100) == 1
 
 
 async def test_parked_input_is_kept_with_its_faults(world: World) -> None:

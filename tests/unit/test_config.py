@@ -103,7 +103,7 @@ def test_the_sample_of_the_design_loads() -> None:
     assert set(found.providers) == {"mail", "text", "text_backup"}
     assert found.events.exchange == "decorum.events"
     assert found.events.states == set(MessageState) - {MessageState.WAITING, MessageState.SENDING}
-    assert found.retention == config.Retention(timedelta(days=30), timedelta(days=400))
+    assert found.retention == config.Retention(timedelta(days=90), timedelta(days=400))
     assert found.worker == config.WorkerConfig(dict.fromkeys(Priority, 256), timedelta(seconds=10))
 
     policy = found.policy
@@ -239,7 +239,7 @@ def test_broker_worker_and_retention_can_be_told_in_full() -> None:
             broker={"url": "amqps://h/", "topology": "passive", "prefetch": 7},
             events={"exchange": "e", "states": ["sent"]},
             worker={"in_flight": {"bulk": 1}, "attempt": "5s"},
-            retention={"messages": "1d", "contacts": "2d"},
+            retention={"messages": "31d", "contacts": "2d"},
         )
     )
 

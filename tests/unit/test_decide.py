@@ -119,9 +119,7 @@ def person(optouts: Sequence[OptOut] = (), suppressed: Any = (), **profile: Any)
 def attempt(
     state: AttemptState, channel: Channel = Channel.SMS, address: str = PHONE, error: str | None = "unavailable:refused"
 ) -> Attempt:
-    return Attempt(
-        "a", "m" * 26, 1, channel, "one", fingerprint(Address(channel, address)), state, NOON, NOON + SPAN, error=error
-    )
+    return Attempt("a", "m" * 26, 1, channel, "one", fingerprint(address), state, NOON, NOON + SPAN, error=error)
 
 
 def contact(ended: datetime, holder: str = "other", zone: ZoneInfo = LONDON, **fields: Any) -> Contact:
@@ -746,7 +744,10 @@ def permitted(known: Facts, health: Health, tried: frozenset[str], taken: Attemp
     # Neither what was refused for good, nor what may have been sent.
     assert not any(
         a.channel is to.channel
-        and (a.state is AttemptState.REJECTED or (a.state is AttemptState.UNREACHABLE and a.address == fingerprint(to)))
+        and (
+            a.state is AttemptState.REJECTED
+            or (a.state is AttemptState.UNREACHABLE and a.address == fingerprint(to.value))
+        )
         for a in known.attempts
     )
     unknown = [a for a in known.attempts if a.state is AttemptState.UNKNOWN]

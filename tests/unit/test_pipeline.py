@@ -416,7 +416,7 @@ async def test_what_is_accepted_is_sent_once_with_all_that_the_vendor_needs(gate
     assert (dispatch.attempt, dispatch.message, dispatch.address) == (attempt.id, lease.message.id, "ann@example.com")
     assert (dispatch.deadline, dispatch.valid_until) == (attempt.deadline, lease.message.expires_at)
     assert dispatch.callback_url == f"https://m.example.com/callbacks/one?attempt={attempt.id}"
-    assert dispatch.unsubscribe_url == f"https://m.example.com/u/{lease.message.id}"
+    assert dispatch.unsubscribe_url == f"https://m.example.com/u/{dispatch.attempt}"
     assert dispatch.locale == "en-GB"
     assert gateway.recorded >= 2  # the intent, the outcome
 
@@ -556,7 +556,7 @@ async def test_an_outcome_whose_commit_was_not_heard_of_is_not_recorded_twice(ga
     lease = await gateway.leased()
     await gateway.between(one).deliver(lease)
     assert await gateway.became(lease) == (MessageState.SENT, [("one", AttemptState.ACCEPTED, None)])
-    assert len([key for _, key, _ in await gateway.store.unpublished(10) if key == "message.sent"]) == 1
+    assert len([key for _, _, key, _ in await gateway.store.unpublished(10) if key == "message.sent"]) == 1
 
 
 async def test_a_failover_whose_commit_was_not_heard_of_calls_nobody_twice_and_takes_one_place(

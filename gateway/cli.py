@@ -153,7 +153,8 @@ def explain(
 
 @main.command()
 def demo(
-    config: ConfigOption = None, once: Annotated[bool, typer.Option("--once", help="End afterwards.")] = False
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Another policy than the sample.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End afterwards.")] = False,
 ) -> None:
     """Run the gateway with a sample policy and send a small campaign whose requests meet every fate."""
     from gateway import app as application  # noqa: PLC0415

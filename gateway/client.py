@@ -115,6 +115,8 @@ async def _offer(
                 tally.repeated += 1
             case _:
                 tally.refused += 1
+                if tally.refused == _SHOWN + 1:
+                    console.print("… and more; their number comes last")
                 errors = result.get("errors") or []
                 if len(tally.lines) < _SHOWN:
                     tally.lines.append({"line": line, "status": result["status"], "errors": errors})

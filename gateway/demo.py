@@ -117,14 +117,14 @@ async def _campaign(url: str, console: Console) -> None:
                 answers.append((response.status, await response.json()))
             await _settled(session, answers[-1])
         table = Table(title="What became of the sample campaign", title_justify="left", show_lines=True)
-        for heading in ("request", "state", "why"):
-            table.add_column(heading, overflow="fold")
+        for heading, width in (("request", 28), ("state", 8), ("why", None)):
+            table.add_column(heading, overflow="fold", max_width=width)
         for (purpose, request), answer in zip(wanted, answers, strict=True):
             state, why = await _fate(session, answer)
             table.add_row(f"{request['id']}\n[dim]{purpose}[/dim]", state, escape(why))
     console.print(table)
     shown = answers[2][1]["message"]
-    console.print(f"The gateway listens on {url}. Look closer:", soft_wrap=True)
+    console.print(f"The gateway listens on {url}. While it does, look closer:", soft_wrap=True)
     console.print(f"  curl {url}/v1/messages/{shown}", soft_wrap=True)
     console.print(f"  .venv/bin/decorum explain {shown} --url {url}", soft_wrap=True)
     console.print(f"  curl {url}/metrics", soft_wrap=True)
@@ -148,7 +148,7 @@ async def _fate(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> tupl
         return f"{status}", "\n".join(problems) or body.get("detail", "")
     async with session.get(f"/v1/messages/{body['message']}") as response:
         view = await response.json()
-    state = view["state"] if status == 202 else f"{view['state']} (known already)"  # noqa: PLR2004 - HTTP's
+    state = view["state"] if status == 202 else f"{view['state']}, known already"  # noqa: PLR2004 - HTTP's
     if view["attempts"]:
         attempt = view["attempts"][-1]
         return state, f"by {attempt['channel']} through {attempt['provider']}"

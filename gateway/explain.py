@@ -146,6 +146,10 @@ def _now(view: Mapping[str, Any], now: Mapping[str, Any], zone: str) -> Iterable
             when = "when it is its turn" if now["behind"] or view["not_before"] > now["at"] else "at its next look"
             yield f"No rule holds it: it can go by {would['channel']} through {would['provider']} {when}."
         case MessageState.WAITING:
+            if now["behind"]:
+                earliest = f"{_clock(would['until'], zone)}: {_meaning(would['reason'])}"
+                yield f"Its own turn comes later, and not before {earliest}."
+                return
             yield f"So it waits until {_clock(would['until'], zone)}: {_meaning(would['reason'])}."
             if would["will_expire"]:
                 yield "It expires before that, unless a place is given back."

@@ -184,12 +184,11 @@ class Intake:
         try:
             request = SendRequest.model_validate(fields)
         except ValidationError as error:
-            return Malformed(faults_of(error), _id_of(fields))
+            return Malformed((*faults_of(error), *self._uncategorised(fields.get("category"))), _id_of(fields))
+        if unknown := self._uncategorised(request.category):
+            return Malformed(unknown, request.id)
         faults: list[Fault] = []
-        category = self._policy.categories.get(request.category)
-        if category is None:
-            known = ", ".join(sorted(self._policy.categories))
-            return Malformed((Fault("category", f"is not configured here; there are: {known}"),), request.id)
+        category = self._policy.categories[request.category]
         priority = category.priority if request.priority is None else request.priority
         if priority < category.priority and not item.may_raise_priority:
             faults.append(
@@ -217,6 +216,11 @@ class Intake:
             body=_normal(fields, request),
         )
         return NewMessage(message, canonical_hash(fields), line_of(message, category))
+
+    def _uncategorised(self, category: object) -> tuple[Fault, ...]:
+        if not isinstance(category, str) or category in self._policy.categories:
+            return ()
+        return (Fault("category", f"is not configured here; there are: {', '.join(sorted(self._policy.categories))}"),)
 
     def _channels(self, request: SendRequest, category: Category, faults: list[Fault]) -> tuple[Channel, ...]:
         """The request's, else the category's, else those there is something to say on, in the routes' order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 import orjson
 import structlog
@@ -35,6 +36,7 @@ class _Libraries(logging.Formatter):
             "logger": record.name,
             "level": record.levelname.lower(),
             "what": record.getMessage(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
         }
         if record.exc_info and record.exc_info[1]:
             line["exception"] = repr(record.exc_info[1])

@@ -149,7 +149,7 @@ def _clean(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    if not text.isprintable():
+    if not text.isprintable() or text.isspace():
         raise ValueError("holds control or invisible characters: use printable ones")
     return text
 
@@ -280,7 +280,7 @@ class Addresses(_Strict):
 class SmsContent(_Strict):
     """Of a text message."""
 
-    text: Annotated[Text, StringConstraints(max_length=1600)]
+    text: Annotated[str, StringConstraints(min_length=1, max_length=1600, strict=True), AfterValidator(_clean)]
 
 
 class EmailContent(_Strict):

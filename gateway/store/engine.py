@@ -45,6 +45,12 @@ class StoreUnavailable(Exception):
     """The database could not be asked, or did not answer in time. What was written may or may not be there."""
 
 
+def place_of(url: str) -> str:
+    """A database's kind and where it is, without user and password."""
+    kind, _, rest = url.partition("://")
+    return f"{kind}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
 class Engine(Protocol):
     """A database that runs operations, each in one transaction."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from gateway.store.engine import StoreUnavailable
+from gateway.store.engine import StoreUnavailable, place_of
 from gateway.store.sqlite import lock
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _with(url: str, work: Callable[[Connection], object]) -> None:
         else:
             asyncio.run(_with_postgres(url, work))
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreUnavailable(f"{place_of(url)} cannot be used: {reason}") from error
 
 
 async def _with_postgres(url: str, work: Callable[[Connection], object]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from gateway.store.engine import Fetch, Now, Operation, Run, StoreUnavailable, T
+from gateway.store.engine import Fetch, Now, Operation, Run, StoreUnavailable, T, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Postgres:
                     },
                 )
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            raise StoreUnavailable(f"PostgreSQL: {_reason(error)}") from error
+            raise StoreUnavailable(f"{place_of(self._url)}: {_reason(error)}") from error
 
     async def close(self) -> None:
         """Give back the connections; those that do not answer are cut."""
@@ -101,7 +101,7 @@ class Postgres:
             asyncpg.InvalidCatalogNameError,
             asyncpg.PostgresSystemError,
         ) as error:
-            raise StoreUnavailable(f"PostgreSQL: {_reason(error)}") from error
+            raise StoreUnavailable(f"{place_of(self._url)}: {_reason(error)}") from error
 
     async def _release(self, connection: Any) -> None:
         assert self._pool is not None  # noqa: S101 - it came from the pool

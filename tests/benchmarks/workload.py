@@ -66,7 +66,7 @@ def request(name: str, person: int, timezone: str, source: str | None) -> bytes:
 
 
 def configuration(
-    *, store: str, broker: str, vendor: str, port: int, in_flight: int = 256, concurrency: int = 400
+    *, store: str, broker: str, vendor: str, port: int, in_flight: int = 1000, concurrency: int = 2000
 ) -> dict[str, Any]:
     """The gateway's: four rules that are asked for every message, and do not refuse."""
     return {

@@ -19,8 +19,9 @@ from aiohttp import web
 
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.decide import Judge
+from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
-from gateway.message import microseconds, new_id, oldest_id
+from gateway.message import microseconds
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
 from gateway.store import SQLITE, Store, StoreUnavailable, engine_of

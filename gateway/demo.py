@@ -16,7 +16,7 @@ from rich.table import Table
 
 from gateway.app import App, Unusable, serve
 from gateway.config import ConfigError, load, parse
-from gateway.message import new_id
+from gateway.ids import new_id
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,8 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.decide import line_of
-from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash, new_id
+from gateway.ids import new_id
+from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
 from gateway.store import NewMessage, ParkedInput
 
 if TYPE_CHECKING:

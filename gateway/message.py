@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import secrets
-import time
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,26 +34,6 @@ if TYPE_CHECKING:
     from providers import Content
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
-_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_RANDOM_BITS = 74
-
-
-def new_id() -> str:
-    """An unguessable id of 26 characters, ``[0-9a-z]``, that sorts by time of creation.
-
-    54 bits of microseconds, which last until the year 2540, and 74 random bits.
-    """
-    return _base32((time.time_ns() // 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS))
-
-
-def oldest_id(at: datetime) -> str:
-    """Below every id that was made at that instant or later."""
-    return _base32(microseconds(at) << _RANDOM_BITS)
-
-
-def _base32(number: int) -> str:
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -10, -10)])
 
 
 class Priority(IntEnum):

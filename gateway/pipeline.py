@@ -21,8 +21,9 @@ from tenacity import (
 
 from gateway import decide
 from gateway.batcher import Batcher
+from gateway.ids import new_id
 from gateway.intake import utc_now
-from gateway.message import content_of, new_id
+from gateway.message import content_of
 from gateway.store import Claimed, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 

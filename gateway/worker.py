@@ -125,6 +125,7 @@ class Worker:
         self._on_channel[pair[1]] += 1
         task = asyncio.get_running_loop().create_task(self._deliver(lease, pair))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, lease: Lease, pair: Pair) -> None:
         try:
@@ -136,7 +137,6 @@ class Worker:
         finally:
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
-            self._tasks.discard(asyncio.current_task())
             rivals = ((priority, pair[1]) for priority in Priority)
             if any(rival in self._maybe and self._room(rival) for rival in rivals):
                 self._wake.set()

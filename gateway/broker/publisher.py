@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 
 from gateway.broker.link import UNAVAILABLE, Link, Lost, reason_of, within
 from gateway.broker.topology import Topology
-from gateway.message import new_id
+from gateway.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence

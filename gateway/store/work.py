@@ -27,6 +27,7 @@ from gateway.decide import (
     fingerprint,
     why_json,
 )
+from gateway.ids import new_id
 from gateway.message import (
     Attempt,
     AttemptState,
@@ -37,7 +38,6 @@ from gateway.message import (
     addresses,
     instant,
     microseconds,
-    new_id,
     rfc3339,
 )
 from gateway.store import rows

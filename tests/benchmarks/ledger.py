@@ -20,8 +20,9 @@ from rich.table import Table
 from gateway.app import App
 from gateway.config import parse
 from gateway.decide import accepted
+from gateway.ids import new_id
 from gateway.intake import Incoming
-from gateway.message import Priority, new_id
+from gateway.message import Priority
 from gateway.store import Claimed, Settlement
 from gateway.store.migrate import migrate
 from providers import Channel

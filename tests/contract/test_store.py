@@ -15,18 +15,8 @@ import pytest
 from gateway import decide
 from gateway.config import parse
 from gateway.decide import Deferred, Ended, Judge, Outcome, line_of
-from gateway.message import (
-    AttemptState,
-    Message,
-    MessageState,
-    OptOut,
-    Priority,
-    Profile,
-    canonical_hash,
-    microseconds,
-    new_id,
-    oldest_id,
-)
+from gateway.ids import new_id, oldest_id
+from gateway.message import AttemptState, Message, MessageState, OptOut, Priority, Profile, canonical_hash, microseconds
 from gateway.store import Claimed, Lost, NewMessage, ParkedInput, Settlement, Store, engine_of
 from gateway.store.migrate import migrate
 from providers import Channel, Receipt, ReceiptStatus

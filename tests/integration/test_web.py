@@ -24,8 +24,9 @@ import providers
 from gateway import config, decide
 from gateway.decide import Judge
 from gateway.explain import sentences
+from gateway.ids import new_id
 from gateway.intake import Fault, Intake
-from gateway.message import MessageState, new_id
+from gateway.message import MessageState
 from gateway.metrics import Metrics
 from gateway.store import Claimed, ParkedInput, Settlement, Store, engine_of
 from gateway.store.migrate import migrate

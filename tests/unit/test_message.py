@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config import parse
+from gateway.ids import new_id, oldest_id
 from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed, faults_of
 from gateway.message import (
     EPOCH,
@@ -26,8 +27,6 @@ from gateway.message import (
     canonical_hash,
     instant,
     microseconds,
-    new_id,
-    oldest_id,
     rfc3339,
 )
 from gateway.metrics import Metrics

@@ -17,17 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import decide
 from gateway.config import parse
 from gateway.decide import Attempting, Behind, Deferred, Ended, Outcome
+from gateway.ids import new_id
 from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
-from gateway.message import (
-    Address,
-    Attempt,
-    AttemptState,
-    Message,
-    MessageState,
-    Priority,
-    Refusal,
-    new_id,
-)
+from gateway.message import Address, Attempt, AttemptState, Message, MessageState, Priority, Refusal
 from gateway.metrics import Metrics
 from gateway.store import Claimed, Lease, Lost
 from providers import Channel, ProviderError, ReceiptStatus

@@ -14,7 +14,8 @@ import pytest
 from gateway import decide
 from gateway.config import parse
 from gateway.decide import Deferred, Judge, Outcome, line_of
-from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash, new_id
+from gateway.ids import new_id
+from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
 from gateway.pipeline import Batcher, Pipeline, ProviderHealth
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of

@@ -14,7 +14,8 @@ import pytest
 
 from gateway.config import parse
 from gateway.decide import Judge
-from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash, new_id
+from gateway.ids import new_id
+from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
 from gateway.store import NewMessage, Store, StoreUnavailable, engine_of

@@ -219,7 +219,7 @@ def test_the_sample_campaign_meets_every_fate(tmp_path: Path) -> None:
         "opted out",
         "no address",
         "422",
-        "known already",
+        "known",
         "409",
     ):
         assert fate in shown.stdout, shown.stdout

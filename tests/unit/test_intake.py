@@ -20,7 +20,6 @@ from gateway.message import MessageState, OptOut, Priority, PushAddress
 from gateway.metrics import Metrics
 from gateway.store import Store, StoreUnavailable, engine_of
 from gateway.store.engine import Fetch
-from gateway.store.migrate import migrate
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -97,13 +96,6 @@ class Door:
     def received(self, via: str, answer: str) -> float:
         labels = {"via": via, "answer": answer}
         return self.metrics.registry.get_sample_value("gateway_requests_received_total", labels) or 0
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("empty") / "store.db"
-    migrate(f"sqlite:///{database}")
-    return database
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from gateway.message import AttemptState, Message, MessageState, Priority, canon
 from gateway.metrics import Metrics
 from gateway.pipeline import Batcher, Pipeline, ProviderHealth
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
-from gateway.store.migrate import migrate
 from providers import (
     Channel,
     Dispatch,
@@ -389,13 +388,6 @@ class Gateway:
         person = await self.store.person(lease.message.person)
         assert person is not None
         return len(person.contacts)
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("empty") / "store.db"
-    migrate(f"sqlite:///{database}")
-    return database
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from gateway.message import AttemptState, Message, MessageState, Priority, canon
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
 from gateway.store import NewMessage, Store, StoreUnavailable, engine_of
-from gateway.store.migrate import migrate
 from gateway.worker import Worker
 from providers import Channel
 
@@ -188,13 +187,6 @@ class House:
             async with asyncio.timeout(SOON):
                 await task
         await self.store.close()
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("empty") / "store.db"
-    migrate(f"sqlite:///{database}")
-    return database
 
 
 @pytest.fixture

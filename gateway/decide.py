@@ -252,6 +252,9 @@ def next_step(
         return Ended(MessageState.REFUSED, address)
     zones, home = zones_of(message, facts.person.profile, address, policy)
     rules, subject = policy.rules(category), _subject(message, address, zones, home)
+    latest = max((contact.begun for contact in facts.contacts), default=now)
+    if rules and latest > now:  # the clock has stepped back: until it is past what was done, windows cannot be told
+        return Deferred(min(latest, message.expires_at), "clock", will_expire=latest >= message.expires_at)
     verdict = earliest(now, span, rules, subject, facts.contacts)
     if not verdict.allowed:
         why = explain(now, span, rules, subject, facts.contacts)

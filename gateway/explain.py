@@ -30,6 +30,7 @@ REASONS: Mapping[str, str] = {
     "retry": "the providers failed, and it is tried again",
     "repeat": "nobody knows whether it was sent, and its category says to send it again",
     "throttled": "the provider asked to slow down",
+    "clock": "the database's clock has been set back behind the last contact",
     "busy": "the provider has as much under way as it may",
     "bug": "the gateway made a mistake",
 }

@@ -137,6 +137,13 @@ def step(known: Facts, health: Health | None = None, **more: Any) -> decide.Step
     return next_step(known, POLICY, routes, health or Health(), SPAN, **more)
 
 
+def test_a_clock_that_is_set_back_frees_no_place() -> None:
+    ahead = NOON + 3600 * SECOND
+    held = step(facts(contacts=[contact(ahead + SECOND)]))
+    assert isinstance(held, Deferred)
+    assert (held.rule, held.until) == ("clock", ahead)
+
+
 def went(known: Facts, health: Health | None = None, **more: Any) -> tuple[str, str, str]:
     """Channel, address and provider of an attempt that may be made."""
     taken = step(known, health, **more)

@@ -252,17 +252,16 @@ def next_step(
         return Ended(MessageState.REFUSED, address)
     zones, home = zones_of(message, facts.person.profile, address, policy)
     rules, subject = policy.rules(category), _subject(message, address, zones, home)
-    latest = max((contact.begun for contact in facts.contacts), default=now)
-    if rules and latest > now:  # the clock has stepped back: until it is past what was done, windows cannot be told
-        return Deferred(min(latest, message.expires_at), "clock", will_expire=latest >= message.expires_at)
-    verdict = earliest(now, span, rules, subject, facts.contacts)
-    if not verdict.allowed:
-        why = explain(now, span, rules, subject, facts.contacts)
+    # Later than now only where the clock has been set back: no place is free before what was done is past.
+    asked = max(now, *(contact.begun for contact in facts.contacts)) if rules and facts.contacts else now
+    verdict = earliest(asked, span, rules, subject, facts.contacts)
+    if verdict.at != now:
+        why = explain(asked, span, rules, subject, facts.contacts)
         if verdict.at is None:
             return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
         return Deferred(
             min(verdict.at, message.expires_at),
-            verdict.rule or "",
+            verdict.rule or "clock",
             why,
             place=any(ruling.held_by and not ruling.permits for ruling in why),
             will_expire=verdict.at >= message.expires_at,

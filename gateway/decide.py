@@ -190,10 +190,6 @@ class Judge:
         """See ``after``."""
         return after(facts, outcome, self.policy)
 
-    def line_of(self, message: Message) -> int:
-        """See ``line_of``."""
-        return line_of(message, self.policy.categories[message.category])
-
     def counts(self, message: Message) -> bool:
         """Whether a contact by this message is held against others."""
         return self.policy.categories[message.category].counts

@@ -96,10 +96,7 @@ class Worker:
         if not wanted:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
-        free = {
-            channel: self._health.places(self._routes.get(channel, ())) - self._on_channel[channel]
-            for channel in Channel
-        }
+        free = {channel: self._places(channel) - self._on_channel[channel] for channel in Channel}
         leases, more = await self._store.lease(wanted, _LEASE, free)
         self._maybe.update(more)
         if self._stopping:
@@ -108,11 +105,14 @@ class Worker:
             self._start(lease)
         return len(leases)
 
+    def _places(self, channel: Channel) -> int:
+        return self._health.places(self._routes.get(channel, ()))
+
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""
         priority, channel = pair
         busy, budget = self._busy[pair], self._budget[priority]
-        places = self._health.places(self._routes.get(channel, ()))
+        places = self._places(channel)
         if priority is not Priority.CRITICAL:
             places -= min(max(places // _CRITICAL_SHARE, 1), places - 1)
         room = min(budget - busy, places - self._on_channel[channel])

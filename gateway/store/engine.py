@@ -35,8 +35,6 @@ class Now:
     """Asks for the database's clock, in microseconds since 1970."""
 
 
-Rows = list[Any]
-"""Of tuples, one value a column."""
 T = TypeVar("T")
 Operation = Generator[Fetch | Run | Now, Any, T]
 

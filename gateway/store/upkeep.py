@@ -11,7 +11,7 @@ from gateway.message import AttemptState, MessageState, Person, addresses, insta
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.reading import states
-from gateway.store.work import event_row, move_up
+from gateway.store.work import PUBLISH, SUPPRESS, event_row, lock, move_up
 from providers import ReceiptStatus
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
     changed = 0
     wanted = [news.attempt for news in receipts]
     people = dict((yield Fetch("select id, person from attempts where id = any($1)", (wanted,))))
-    yield Fetch(
-        "select person from profiles where person = any($1) order by person for update",
-        (sorted(set(people.values())),),
-    )
+    profiles = yield from lock(people.values())
     for news in receipts:
         if (person := people.get(news.attempt)) is None:
             continue
@@ -58,27 +55,25 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         if state is AttemptState.UNDELIVERED:
             yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
         if news.status is ReceiptStatus.UNREACHABLE:
-            yield from _suppress(message, attempt, f"receipt:{news.code or news.raw_status}", now)
+            yield from _suppress(message, profiles[person], attempt, f"receipt:{news.code or news.raw_status}", now)
         settled: list[tuple[int]] = []
         if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
             settled = yield Fetch("delete from due where message = $1 returning line", (message.id,))
         known = MessageState(_STATES[state])
         if known in judge.events:
             yield Run(
-                "insert into outbox (event, routing_key, body) values ($1, $2, $3)",
+                PUBLISH,
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
         yield from move_up([(person, line, now) for (line,) in settled if line], {person}, now)
     return changed
 
 
-def _suppress(message: Message, attempt: Attempt, reason: str, now: int) -> Operation[None]:
+def _suppress(message: Message, profile: str, attempt: Attempt, reason: str, now: int) -> Operation[None]:
     """Never use the attempt's address again. It is looked for where the message found it, for attempts keep none."""
-    found = yield Fetch("select profile from profiles where person = $1", (message.person,))
-    person = Person(message.person, rows.profile(found[0][0]))
+    person = Person(message.person, rows.profile(profile))
     yield Run(
-        "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4)"
-        " on conflict do nothing",
+        SUPPRESS,
         [
             (fingerprint(address.value), address.channel, reason, now)
             for address in addresses(message, person, attempt.channel)
@@ -96,7 +91,7 @@ _STATES = {
 
 def opt_out(person: str, optout: OptOut, via: str) -> Operation[bool]:
     """Record a person's no; it holds for every intent committed after this. False: nobody knows the person."""
-    if not (yield Fetch("select person from profiles where person = $1 for update", (person,))):
+    if not (yield from lock([person])):
         return False
     now: int = yield Now()
     yield Run(
@@ -125,7 +120,7 @@ def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
     if not found:
         return None
     cancelled = rows.message(found[0])
-    yield Fetch("select person from profiles where person = $1 for update", (cancelled.person,))
+    yield from lock([cancelled.person])
     open_intents = yield Fetch("select id from attempts where message = $1 and state = 'intent'", (message,))
     waiting = yield Fetch("select line from due where message = $1", (message,))
     if open_intents or not waiting:
@@ -138,7 +133,7 @@ def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
     )
     if MessageState.CANCELLED in judge.events:
         yield Run(
-            "insert into outbox (event, routing_key, body) values ($1, $2, $3)",
+            PUBLISH,
             [event_row(cancelled, MessageState.CANCELLED, "cancelled", None, instant(now), {})],
         )
     yield from move_up([(cancelled.person, waiting[0][0], now)], {cancelled.person}, now)

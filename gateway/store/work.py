@@ -47,7 +47,7 @@ from providers import Channel
 from ratelimit import Contact
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from gateway.message import Priority
@@ -58,6 +58,11 @@ _YIELD = 1_000_000
 """Microseconds until a message asks again that let a more urgent one of another line go first."""
 _SETTLEMENT_SLACK = timedelta(days=1)
 """How much later than its intent a contact may end; contacts are read from that much before the longest window."""
+SUPPRESS = (
+    "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4) on conflict do nothing"
+)
+PUBLISH = "insert into outbox (event, routing_key, body) values ($1, $2, $3)"
+"""Takes what ``event_row`` makes."""
 _BUGS = 5
 """Decisions of one message that may break before it is parked."""
 
@@ -156,7 +161,7 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
         ids: of the attempts that may come of it, one a lease. Whoever cannot learn whether this was committed knows by
             them what to ``disown``.
     """
-    profiles = yield from _lock([lease.message for lease in leases])
+    profiles = yield from lock(lease.message.person for lease in leases)
     now = instant((yield Now()))
     places = yield from _places([lease.message.id for lease in leases], now)
     known = yield from _read(
@@ -189,7 +194,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     only by who holds the lease.
     """
     messages = [s.claimed.lease.message for s in settlements]
-    profiles = yield from _lock(messages)
+    profiles = yield from lock(message.person for message in messages)
     now = instant((yield Now()))
     found = yield Fetch(
         "select message, fence, lease_until, tries, attempts, said from due where message = any($1)",
@@ -244,10 +249,7 @@ def disown(attempts: Mapping[str, str]) -> Operation[None]:
         attempts: their ids, each with its person, whose row is locked first: a commit that is still under way is so
             waited for.
     """
-    yield Fetch(
-        "select person from profiles where person = any($1) order by person for update",
-        (sorted(set(attempts.values())),),
-    )
+    yield from lock(attempts.values())
     found = yield Fetch("select id, message from attempts where id = any($1) and state = 'intent'", (list(attempts),))
     now: int = yield Now()
     yield Run(
@@ -306,10 +308,11 @@ def _place(row: Sequence[Any], behind: tuple[str, bool] | None) -> _Place:
     return _Place(row[1], row[2], row[3], row[4], row[5], behind)
 
 
-def _lock(messages: Sequence[Message]) -> Operation[dict[str, str]]:
+def lock(people: Iterable[str]) -> Operation[dict[str, str]]:
+    """Hold the rows of persons until the end of the transaction, in their order; the stored profile of each known."""
     found = yield Fetch(
         "select person, profile from profiles where person = any($1) order by person for update",
-        (sorted({message.person for message in messages}),),
+        (sorted(set(people)),),
     )
     return dict(found)
 
@@ -608,17 +611,13 @@ class _Writes:
             " and not exists (select 1 from attempts where id = $1 and state in ('accepted', 'delivered'))",
             self._given_back,
         )
-        yield Run(
-            "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4)"
-            " on conflict do nothing",
-            self._suppressions,
-        )
+        yield Run(SUPPRESS, self._suppressions)
         yield Run(
             "insert into decisions (message, decided_at, state, reason, until, policy, why)"
             " values ($1, $2, $3, $4, $5, $6, $7)",
             self._decisions,
         )
-        yield Run("insert into outbox (event, routing_key, body) values ($1, $2, $3)", self._events)
+        yield Run(PUBLISH, self._events)
         yield Run("update due set lease_until = $2, attempts = $3 where message = $1", self._started)
         yield Run(
             "update due set due_at = $2, held = $3, tries = tries + $4, said = $5, lease_until = 0 where message = $1",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
 HORIZON = timedelta(days=400)
 """How far rules look ahead. What none of them permits by then is never permitted."""
+
+
+CRITICAL = 0
+"""The priority that no release is spread for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,15 @@ class Subject:
     """Where the person may be, likeliest first, at least one. It is quiet if it is quiet in any of them."""
     calendar: ZoneInfo
     """The person's own zone, whose calendar days count; never a request's."""
+    person: str = ""
+    """Whose stable hash picks canaries and spreads releases."""
+    priority: int = CRITICAL
+    """The lower, the more urgent."""
+    expires_at: datetime | None = None
+    """No release is spread past it."""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    country: str | None = None
+    """ISO 3166-1 alpha-2, in upper case, of the person's number; None: not known, so it may be any."""
 
     def __post_init__(self) -> None:
         if not self.zones:  # nothing would ever be quiet
@@ -45,6 +59,47 @@ class Contact:
     zone: ZoneInfo
     """The person's zone when it was made."""
     message: str
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What a rule is narrowed to. What is empty narrows nothing."""
+
+    channels: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+    labels: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Each label that must be there, with the values that it may have."""
+    countries: frozenset[str] = frozenset()
+    """A person whose country is not known may be in any of them. Contacts have none: they are the same person's."""
+
+    def covers(self, subject: Subject) -> bool:
+        """Whether the rule has a say about the subject."""
+        return self.counts(subject) and (
+            not self.countries or subject.country is None or subject.country in self.countries
+        )
+
+    def counts(self, of: Subject | Contact) -> bool:
+        """Whether channel, category and labels are among those named."""
+        return (
+            (not self.channels or of.channel in self.channels)
+            and (not self.categories or of.category in self.categories)
+            and (not self.labels or self._labelled(of))
+        )
+
+    def among(self, contacts: Sequence[Contact]) -> Sequence[Contact]:
+        """Those of the contacts that count; faster than asking one by one."""
+        if channels := self.channels:
+            contacts = [contact for contact in contacts if contact.channel in channels]
+        if categories := self.categories:
+            contacts = [contact for contact in contacts if contact.category in categories]
+        return [contact for contact in contacts if self._labelled(contact)] if self.labels else contacts
+
+    def _labelled(self, of: Subject | Contact) -> bool:
+        return all(of.labels.get(label) in values for label, values in self.labels)
+
+
+ALL = Only()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +111,11 @@ class Ruling:
     next: datetime | None
     """The first instant that this rule permits: the one asked about if it permits, None if never."""
     why: str
-    """A sentence for people, with the numbers."""
-    held_by: tuple[str, ...] = ()
-    """The messages that hold places under this rule, earliest first."""
+    """A sentence for people, with the numbers, its instants by the clock of ``subject.zones[0]``."""
+    held_by: tuple[Contact, ...] = ()
+    """The contacts that hold places under this rule, earliest first."""
+    enforced: bool = True
+    """False: only in shadow. It holds nothing back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +145,26 @@ class Rule(Protocol):
     def name(self) -> str:
         """As in the configuration."""
 
-    def applies(self, subject: Subject) -> bool:
-        """Whether the rule has a say about this subject at all."""
+    @property
+    def only(self) -> Only:
+        """What it is narrowed to."""
+
+    @property
+    def enforce(self) -> float:
+        """For how many persons in a hundred it is applied; for the others it is only recorded (shadow)."""
+
+    @property
+    def looks_back(self) -> timedelta:
+        """How long after their end contacts matter to it at most; zero: it looks at clocks alone."""
 
     def first(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> datetime | None:
         """The first instant from ``at`` on that is permitted; None: none before the horizon."""
 
+    def shuts(self, at: datetime, subject: Subject) -> datetime | None:
+        """Until when, with no further contact, it goes on permitting what it permits at ``at``; None: for good."""
+
     def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
-        """The same answer for people."""
+        """The same as ``first`` for people, as if it were enforced."""
 
 
 def earliest(
@@ -106,39 +175,68 @@ def earliest(
     Args:
         at: Aware.
         span: From the intent to the attempt's deadline, not negative.
-        rules: Those that do not apply to the subject are passed over.
+        rules: Those that do not apply to the subject, or are not enforced for the person, are passed over.
         subject: What is about to be sent.
         history: The person's counted contacts in any order, reaching back at least as far as the longest window.
     """
     at = _checked(at, span)
-    applicable = [rule for rule in rules if rule.applies(subject)]
+    applicable = [
+        rule
+        for rule in rules
+        if (rule.only is ALL or rule.only.covers(subject))
+        and (rule.enforce >= _ALL_PERSONS or enforced(rule, subject.person))
+    ]
     instant, objector, agreed = at, None, False
     while not agreed:
         agreed = True
         for rule in applicable:
             permitted = rule.first(instant, span, subject, history)
+            if permitted == instant:
+                continue
             if permitted is None or permitted - at > HORIZON:
                 return Verdict(None, objector or rule.name, rule.name)
-            if permitted != instant:
-                # Whoever agreed before agreed to another instant, and is asked again.
-                instant, objector, agreed = permitted, objector or rule.name, False
+            # Whoever agreed before agreed to another instant, and is asked again.
+            instant, objector, agreed = permitted, objector or rule.name, False
     return Verdict(instant, objector)
 
 
 def explain(
     at: datetime, span: timedelta, rules: Sequence[Rule], subject: Subject, history: Sequence[Contact]
 ) -> tuple[Ruling, ...]:
-    """What each applicable rule, asked alone, says about ``at``. Takes what ``earliest`` takes.
+    """What each applicable rule, asked alone, says about ``at``, shadows included. Takes what ``earliest`` takes.
 
     Apart from ``earliest`` because most verdicts are permissions that nobody reads.
     """
     at = _checked(at, span)
-    return tuple(rule.explain(at, span, subject, history) for rule in rules if rule.applies(subject))
+    rulings = []
+    for rule in rules:
+        if rule.only.covers(subject):
+            ruling = rule.explain(at, span, subject, history)
+            rulings.append(ruling if enforced(rule, subject.person) else replace(ruling, enforced=False))
+    return tuple(rulings)
 
 
-def named(subject: Subject, channels: Collection[str], categories: Collection[str]) -> bool:
-    """Whether a rule that is narrowed to these applies; where none is named, all are."""
-    return (not channels or subject.channel in channels) and (not categories or subject.category in categories)
+def closes(at: datetime, rules: Sequence[Rule], subject: Subject) -> datetime | None:
+    """Until when the rules that permit ``at`` go on doing so if there is no further contact; None: for good."""
+    ends = [
+        end
+        for rule in rules
+        if rule.only.covers(subject) and enforced(rule, subject.person) and (end := rule.shuts(at, subject)) is not None
+    ]
+    return min(ends, default=None)
+
+
+def enforced(rule: Rule, person: str) -> bool:
+    """Whether a rule is applied to a person, or only recorded: the same every time, and drawn anew for each rule."""
+    return rule.enforce >= _ALL_PERSONS or share(f"{rule.name}\x1f{person}") * _ALL_PERSONS < rule.enforce
+
+
+_ALL_PERSONS = 100
+
+
+def share(of: str) -> float:
+    """Where in ``[0, 1)`` a text falls by its hash: evenly spread, and the same in every process for ever."""
+    return int.from_bytes(blake2b(of.encode(), digest_size=6).digest()) / (1 << 48)
 
 
 def first_clear(at: datetime, span: timedelta, shut: Iterable[tuple[datetime, datetime]]) -> datetime | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from ratelimit._rules import HORIZON, Ruling, first_clear, named
-from ratelimit._wording import length, stamp
+from ratelimit._rules import ALL, HORIZON, Only, Ruling, first_clear
+from ratelimit._timeline import merged
+from ratelimit._wording import clock, kept, length
 from ratelimit.clocks import DAY, RESOLUTION, stretches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from zoneinfo import ZoneInfo
 
     from ratelimit._rules import Contact, Subject
@@ -36,6 +37,13 @@ class Calendar(StrEnum):
     MONTH = "month"
 
 
+_ZONES = 2 * DAY
+"""How much earlier a calendar window may have begun by the clocks of another zone: 26 hours lie between Baker Island
+and Kiritimati, and either may change its clocks."""
+_REACH = {Calendar.DAY: DAY + _ZONES, Calendar.WEEK: 7 * DAY + _ZONES, Calendar.MONTH: 31 * DAY + _ZONES}
+"""How long after its end a contact may hold a place."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrequencyCap:
     """At most ``limit`` contacts with a person in any window.
@@ -53,12 +61,15 @@ class FrequencyCap:
     per: timedelta | Calendar
     scope: frozenset[Scope] = frozenset()
     """The person is always part of it."""
-    channels: frozenset[str] = frozenset()
-    """Only these are held back, and only these count; empty: all."""
-    categories: frozenset[str] = frozenset()
-    """Only these are held back, and only these count; empty: all."""
+    scope_labels: frozenset[str] = frozenset()
+    """The labels in whose value a contact must agree with the subject to count; to have none is a value too."""
+    only: Only = ALL
+    """Only these are held back, and only these count."""
+    reserve: tuple[tuple[int, int], ...] = ()
+    """Priorities, each with how many places are kept free for it and for the more urgent ones."""
     week_start: int = 0
     """The day a calendar week starts on: 0 Monday … 6 Sunday."""
+    enforce: float = 100
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -67,121 +78,143 @@ class FrequencyCap:
             raise ValueError("a rolling window needs a length")
         if self.week_start not in range(7):
             raise ValueError("a week starts on a day from 0, Monday, to 6, Sunday")
+        if any(places < 1 for _, places in self.reserve):
+            raise ValueError("at least 1 place is kept for a priority")
+        if len({priority for priority, _ in self.reserve}) < len(self.reserve):
+            raise ValueError("places are kept for each priority once")
+        if sum(places for _, places in self.reserve) >= self.limit:
+            raise ValueError("fewer places must be kept than the limit: else the least urgent could never be sent")
 
-    def applies(self, subject: Subject) -> bool:
-        """Whether channel and category are among those named."""
-        return named(subject, self.channels, self.categories)
+    @property
+    def looks_back(self) -> timedelta:
+        """A window, at the longest that it can be by any person's calendar."""
+        return self.per if isinstance(self.per, timedelta) else _REACH[self.per]
 
     def first(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> datetime | None:
         """The first instant from ``at`` on with a place throughout the span."""
-        if len(history) < self.limit:
+        places = self._places(subject) if self.reserve else self.limit
+        if len(history) < places:
             return at
-        counted = _counted(history, subject, self.scope, self.channels, self.categories)
-        if len(counted) < self.limit:
+        since = at - (self.per if isinstance(self.per, timedelta) else _REACH[self.per])
+        late = [contact for contact in history if contact.ended > since]
+        if len(late) < places:
+            return at
+        counted = _counted(late, subject, self.scope, self.scope_labels, self.only)
+        if len(counted) < places:
             return at
         if isinstance(self.per, timedelta):
-            return self._first_rolling(at, span, counted, self.per)
-        return self._first_on_calendar(at, span, subject.calendar, counted, self.per)
+            until = at + span
+            if sum([contact.begun <= until for contact in counted]) < places:
+                return at
+            return first_clear(at, span, _used_up(counted, self.per, places))
+        return self._first_on_calendar(at, span, subject.calendar, counted, self.per, places)
+
+    def shuts(self, at: datetime, subject: Subject) -> datetime | None:  # noqa: ARG002 - the rule's face
+        """Never by itself."""
+        return None
 
     def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
         """How many places are held, by whom, and which one frees when."""
-        free = self.first(at, span, subject, history)
+        free, zone = self.first(at, span, subject, history), subject.zones[0]
         counted = sorted(
-            _counted(history, subject, self.scope, self.channels, self.categories), key=lambda contact: contact.begun
+            _counted(history, subject, self.scope, self.scope_labels, self.only), key=lambda contact: contact.begun
         )
         if isinstance(self.per, timedelta):
             holders = [c for c in counted if c.ended > at - self.per and c.begun <= at + span]
-            window, then = f"in {length(self.per)}", f"there is a place at {stamp(free)}" if free else ""
+            window, then = f"in {length(self.per)}", f"there is a place at {clock(free, zone)}" if free else ""
             for contact in holders:
-                if contact.ended + self.per == free:
-                    then = f"the place of {stamp(contact.ended)} frees at {stamp(free)}"
+                if free and contact.ended + self.per == free:
+                    then = f"the place of {clock(contact.ended, zone)} frees at {clock(free, zone)}"
         else:
             # The fullest of the windows that the span touches; the earliest of equals.
-            asked = _touched(subject.calendar, at, at + span, self.per, self.week_start)
-            held = self._holders(counted, asked, self.per)
+            pieces = _windows(subject.calendar, at, at + span + RESOLUTION, self.per, self.week_start)
+            held = {first_day: self._holders(counted, first_day, self.per) for _, _, first_day in pieces}
             first_day, holders = max(sorted(held.items()), key=lambda window: len(window[1]))
             window = f"in the {self.per} of {first_day} ({subject.calendar.key})"
-            then = f"the next {self.per} with a place starts at {stamp(free)}" if free else ""
+            then = f"the next {self.per} with a place starts at {clock(free, zone)}" if free else ""
         why = f"{len(holders)} of {self.limit} contacts {window}"
+        if withheld := self._withheld(subject):
+            why += f"; {kept(withheld)}"
         if free != at:
             why += f"; {then or f'no place within {HORIZON.days} days'}"
-        return Ruling(self.name, free == at, free, why, tuple(contact.message for contact in holders))
+        return Ruling(self.name, free == at, free, why, tuple(holders))
 
-    def _first_rolling(
-        self, at: datetime, span: timedelta, counted: Sequence[Contact], per: timedelta
-    ) -> datetime | None:
-        since, until = at - per, at + span
-        if len([contact for contact in counted if contact.ended > since and contact.begun <= until]) < self.limit:
-            return at
-        return first_clear(at, span, self._used_up(counted, per))
+    def _withheld(self, subject: Subject) -> tuple[tuple[int, int], ...]:
+        """What is kept for those that are more urgent."""
+        return tuple(entry for entry in self.reserve if entry[0] < subject.priority)
+
+    def _places(self, subject: Subject) -> int:
+        """How many of the places the subject may see taken."""
+        return self.limit - sum(places for _, places in self._withheld(subject))
 
     def _first_on_calendar(
-        self, at: datetime, span: timedelta, calendar: ZoneInfo, counted: Sequence[Contact], unit: Calendar
+        self,
+        at: datetime,
+        span: timedelta,
+        calendar: ZoneInfo,
+        counted: Sequence[Contact],
+        unit: Calendar,
+        places: int,
     ) -> datetime | None:
-        asked = _touched(calendar, at, at + span, unit, self.week_start)
-        near = _near(counted, asked)
-        if len(near) < self.limit:
-            return at
-        if all(len(holders) < self.limit for holders in self._holders(near, asked, unit).values()):
-            return at
-        return first_clear(at, span, self._full(at, span, calendar, counted, unit))
-
-    def _used_up(self, counted: Sequence[Contact], per: timedelta) -> Iterator[tuple[datetime, datetime]]:
-        """When all places of a rolling window are held."""
-        # A place that frees comes before one that is taken at the same instant.
-        steps = sorted([(c.begun, 1) for c in counted] + [(c.ended + per, -1) for c in counted])
-        held, full_since = 0, None
-        for instant, step in steps:
-            held += step
-            if held >= self.limit and full_since is None:
-                full_since = instant
-            elif held < self.limit and full_since is not None:
-                yield full_since, instant
-                full_since = None
+        until = at + span
+        for begins, ends, first_day in _around(calendar, at.toordinal(), unit, self.week_start):
+            if begins <= at and until < ends and len(self._holders(counted, first_day, unit)) < places:
+                return at
+        return first_clear(at, span, self._full(at, span, calendar, counted, unit, places))
 
     def _full(
-        self, at: datetime, span: timedelta, calendar: ZoneInfo, counted: Sequence[Contact], unit: Calendar
+        self,
+        at: datetime,
+        span: timedelta,
+        calendar: ZoneInfo,
+        counted: Sequence[Contact],
+        unit: Calendar,
+        places: int,
     ) -> Iterator[tuple[datetime, datetime]]:
         """Which calendar windows from ``at`` on have no place left."""
-        held = Counter(day for c in counted for day in _touched(c.zone, c.begun, c.ended, unit, self.week_start))
-        full = {day for day, places in held.items() if places >= self.limit}
-        # Nothing is full past the last of them; a day more for zones in which it ends later than in UTC.
-        last = _midnight(_following(max(full), unit)) + 2 * DAY
+        last = max(contact.ended for contact in counted) + _REACH[unit]
         until = min(last, at + span + HORIZON + RESOLUTION)
         for begins, ends, first_day in _windows(calendar, at, until, unit, self.week_start):
-            if first_day in full:
+            if len(self._holders(counted, first_day, unit)) >= places:
                 yield begins, ends
 
-    def _holders(self, near: Sequence[Contact], asked: Sequence[date], unit: Calendar) -> dict[date, list[Contact]]:
-        """Who holds the places of each window asked for."""
-        holders: dict[date, list[Contact]] = {first_day: [] for first_day in asked}
-        for contact in near:
-            for first_day in _touched(contact.zone, contact.begun, contact.ended, unit, self.week_start):
-                if first_day in holders:
-                    holders[first_day].append(contact)
+    def _holders(self, counted: Sequence[Contact], first_day: date, unit: Calendar) -> list[Contact]:
+        """Who holds the places of a window: those that touch it by their own clocks."""
+        holders: list[Contact] = []
+        of_zone: dict[ZoneInfo, tuple[tuple[datetime, datetime], ...]] = {}
+        for contact in counted:
+            pieces = of_zone.get(contact.zone)
+            if pieces is None:
+                pieces = of_zone[contact.zone] = _pieces(contact.zone, first_day, unit, self.week_start)
+            for begins, ends in pieces:
+                if contact.begun < ends and contact.ended >= begins:
+                    holders.append(contact)
+                    break
         return holders
 
 
 @dataclass(frozen=True, slots=True)
 class MinimumGap:
-    """So long after the end of the last contact nothing is sent; while one is under way, its end lies ahead."""
+    """No contact sooner than ``gap`` after the end of the last one."""
 
     name: str
     gap: timedelta
     scope: frozenset[Scope] = frozenset()
     """The person is always part of it."""
-    channels: frozenset[str] = frozenset()
-    """Only these are held back, and only these count; empty: all."""
-    categories: frozenset[str] = frozenset()
-    """Only these are held back, and only these count; empty: all."""
+    scope_labels: frozenset[str] = frozenset()
+    """As in ``FrequencyCap``."""
+    only: Only = ALL
+    """Only these are held back, and only these count."""
+    enforce: float = 100
 
     def __post_init__(self) -> None:
         if self.gap <= timedelta(0):
             raise ValueError("a gap needs a length")
 
-    def applies(self, subject: Subject) -> bool:
-        """Whether channel and category are among those named."""
-        return named(subject, self.channels, self.categories)
+    @property
+    def looks_back(self) -> timedelta:
+        """The gap."""
+        return self.gap
 
     def first(
         self,
@@ -191,62 +224,71 @@ class MinimumGap:
         history: Sequence[Contact],
     ) -> datetime | None:
         """The first instant from ``at`` on that is far enough from every counted contact's end."""
-        since, free = at - self.gap, at
-        for contact in _counted(history, subject, self.scope, self.channels, self.categories):
-            if contact.ended > since:
-                since = contact.ended
-                free = since + self.gap
+        since = at - self.gap
+        late = [contact for contact in history if contact.ended > since]
+        if not late:
+            return at
+        counted = _counted(late, subject, self.scope, self.scope_labels, self.only)
+        free = max([at, *[contact.ended + self.gap for contact in counted]])
         return free if free - at <= HORIZON else None
+
+    def shuts(self, at: datetime, subject: Subject) -> datetime | None:  # noqa: ARG002 - the rule's face
+        """Never by itself."""
+        return None
 
     def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
         """When the last contact ended, and how long that holds the next one back."""
-        free = self.first(at, span, subject, history)
-        last = max(
-            _counted(history, subject, self.scope, self.channels, self.categories),
-            key=lambda contact: contact.ended,
-            default=None,
-        )
+        free, zone = self.first(at, span, subject, history), subject.zones[0]
+        counted = _counted(history, subject, self.scope, self.scope_labels, self.only)
+        last = max(counted, key=lambda contact: contact.ended, default=None)
         if last is None:
             return Ruling(self.name, free == at, free, "no contact so far")
-        why = f"{length(self.gap)} must pass after the end of the last contact, {stamp(last.ended)}"
+        why = f"{length(self.gap)} must pass after the end of the last contact, {clock(last.ended, zone)}"
         if free is None:
             why += f"; not over within {HORIZON.days} days"
         elif free > at:
-            why += f"; over at {stamp(free)}"
-        return Ruling(self.name, free == at, free, why, () if free == at else (last.message,))
+            why += f"; over at {clock(free, zone)}"
+        return Ruling(self.name, free == at, free, why, () if free == at else (last,))
 
 
 def _counted(
-    history: Sequence[Contact],
+    contacts: Sequence[Contact],
     subject: Subject,
     scope: frozenset[Scope],
-    channels: Collection[str],
-    categories: Collection[str],
+    labels: frozenset[str],
+    only: Only,
 ) -> Sequence[Contact]:
     """The contacts that count against a subject to which the rule applies."""
-    if not (scope or channels or categories):
-        return history
+    counted = contacts if only is ALL else only.among(contacts)
+    if not scope and not labels:
+        return counted
     if Scope.CHANNEL in scope:
-        channels = (subject.channel,)
+        channel = subject.channel
+        counted = [contact for contact in counted if contact.channel == channel]
     if Scope.CATEGORY in scope:
-        categories = (subject.category,)
-    any_campaign = Scope.CAMPAIGN not in scope
-    return [
-        contact
-        for contact in history
-        if (not channels or contact.channel in channels)
-        and (not categories or contact.category in categories)
-        and (any_campaign or contact.campaign == subject.campaign)
-    ]
+        category = subject.category
+        counted = [contact for contact in counted if contact.category == category]
+    if Scope.CAMPAIGN in scope:
+        campaign = subject.campaign
+        counted = [contact for contact in counted if contact.campaign == campaign]
+    for label in labels:
+        value = subject.labels.get(label)
+        counted = [contact for contact in counted if contact.labels.get(label) == value]
+    return counted
 
 
-def _near(counted: Sequence[Contact], asked: Sequence[date]) -> Sequence[Contact]:
-    """Those that may have touched the windows, so that few clocks have to be read.
-
-    Offsets are less than a day: what ended a day before the first of them in UTC touches none in any zone.
-    """
-    since = _midnight(min(asked)) - DAY
-    return [contact for contact in counted if contact.ended >= since]
+def _used_up(counted: Sequence[Contact], per: timedelta, places: int) -> Iterator[tuple[datetime, datetime]]:
+    """When all places of a rolling window are held."""
+    # A place that frees comes before one that is taken at the same instant.
+    steps = sorted([(c.begun, 1) for c in counted] + [(c.ended + per, -1) for c in counted])
+    held, full_since = 0, None
+    for instant, step in steps:
+        held += step
+        if held >= places and full_since is None:
+            full_since = instant
+        elif held < places and full_since is not None:
+            yield full_since, instant
+            full_since = None
 
 
 def _window(day: date, unit: Calendar, week_start: int) -> date:
@@ -296,12 +338,19 @@ def _windows(
             piece = left
 
 
-def _touched(zone: ZoneInfo, begun: datetime, ended: datetime, unit: Calendar, week_start: int) -> tuple[date, ...]:
-    """The windows in which ``[begun, ended]`` has an instant, by the zone's clocks."""
-    first, last = begun.astimezone(zone), ended.astimezone(zone)
-    day = first.date()
-    # Within one zone Python subtracts what the clocks read: equal lengths mean unchanged clocks.
-    if day == last.date() and last - first == ended - begun:
-        return (_window(day, unit, week_start),)
-    pieces = _windows(zone, begun, ended + RESOLUTION, unit, week_start)
-    return tuple(dict.fromkeys(first_day for _, _, first_day in pieces))
+@functools.lru_cache(maxsize=16_384)
+def _pieces(zone: ZoneInfo, first_day: date, unit: Calendar, week_start: int) -> tuple[tuple[datetime, datetime], ...]:
+    """When the zone's clocks read a window, given by its first day; pieces that touch are one."""
+    since, until = _midnight(first_day) - _ZONES, _midnight(_following(first_day, unit)) + _ZONES
+    windows = _windows(zone, since, until, unit, week_start)
+    return tuple(merged((begins, ends) for begins, ends, of in windows if of == first_day))
+
+
+@functools.lru_cache(maxsize=16_384)
+def _around(zone: ZoneInfo, day: int, unit: Calendar, week_start: int) -> tuple[tuple[datetime, datetime, date], ...]:
+    """The pieces of the windows that touch a day in UTC, given by its number, each with its window's first day."""
+    since = datetime.fromordinal(day).replace(tzinfo=UTC)
+    first_days = dict.fromkeys(of for _, _, of in _windows(zone, since, since + DAY, unit, week_start))
+    return tuple(
+        (*piece, first_day) for first_day in first_days for piece in _pieces(zone, first_day, unit, week_start)
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from zoneinfo import ZoneInfo
 
 DAY = timedelta(days=1)
 
@@ -17,6 +19,25 @@ RESOLUTION = timedelta.resolution
 STRIDE = timedelta(days=4)
 """No stretch is longer. No zone changes its clocks twice so soon: the two nearest changes of the tz database are 6.9
 days apart (a test looks), so clocks that have one offset at both ends of a stretch had it throughout."""
+
+
+@functools.cache
+def zone_names() -> frozenset[str]:
+    """Every zone of the tz database, old names included."""
+    return frozenset((files("tzdata") / "zones").read_text().split())
+
+
+@functools.cache
+def zone(name: str) -> ZoneInfo:
+    """A zone as the ``tzdata`` package knows it, not the machine: one version of the rules on every machine.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    if name not in zone_names():
+        raise ValueError(f"{name!r} is not a time zone of the IANA database")
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
 
 
 def offset(zone: ZoneInfo, instant: datetime) -> timedelta:

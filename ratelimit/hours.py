@@ -1,4 +1,4 @@
-"""Is it a quiet hour for the person, and when will it not be?"""
+"""May a person be contacted at this hour by the clocks on the wall, and if not, when?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from ratelimit._rules import HORIZON, Ruling, first_clear, named
-from ratelimit._wording import stamp
-from ratelimit.clocks import DAY, RESOLUTION, stretches
+from ratelimit import _timeline, _wording
+from ratelimit._rules import ALL, HORIZON, Only, Ruling
+from ratelimit._wording import clock, length
+from ratelimit.clocks import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
     from ratelimit._rules import Contact, Subject
 
-_SHOWN = 3
+_Hours = tuple[tuple[tuple[time, time], ...], frozenset[int]]
+"""``[from, to)`` and the weekdays on which they begin."""
+
+_EVERY_DAY = (0, 7)
+"""How many weekdays may be named to mean all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +30,32 @@ class QuietHours:
 
     An instant is quiet if the wall clock of any candidate zone reads from ``start`` (included) to ``end`` (excluded) at
     it. Nothing else defines it: where clocks repeat or skip a reading, quiet repeats or is skipped with it.
+
+    With ``days``, the weekday of the date that the same clock reads decides; a reading after midnight, before ``end``,
+    belongs to the evening before, that is to the weekday of the date before by the calendar. So a reading that is
+    repeated is as quiet the second time, and the night after a date that the zone skipped has that date's weekday.
     """
 
     name: str
     start: time
     end: time
-    """Before ``start``: on the next morning. Equal to it: the whole day is quiet."""
-    channels: frozenset[str] = frozenset()
-    """Only for these; empty: for all."""
-    categories: frozenset[str] = frozenset()
-    """Only for these; empty: for all."""
+    """Before ``start``: on the next morning. Equal to it: 24 hours later."""
+    days: frozenset[int] = frozenset()
+    """The weekdays on which it begins, 0 Monday … 6 Sunday; empty: all."""
+    release_over: timedelta = timedelta(0)
+    """How much later than its end the last of the persons is let go; each at a moment of their own, critical ones at
+    the end, nobody past the expiry or so late that it would be quiet again. Where less than that is left until then,
+    persons are spread over what is left. Less than a day."""
+    only: Only = ALL
+    enforce: float = 100
 
     def __post_init__(self) -> None:
-        if self.start.tzinfo or self.end.tzinfo:
-            raise ValueError("quiet hours are read off the person's wall clock and have no zone of their own")
+        _check("quiet hours", ((self.start, self.end),), self.days, self.release_over)
 
-    def applies(self, subject: Subject) -> bool:
-        """Whether channel and category are among those named."""
-        return named(subject, self.channels, self.categories)
+    @property
+    def looks_back(self) -> timedelta:
+        """Only at clocks."""
+        return timedelta(0)
 
     def first(
         self,
@@ -52,67 +65,154 @@ class QuietHours:
         history: Sequence[Contact],  # noqa: ARG002 - the rule's face
     ) -> datetime | None:
         """The first instant from ``at`` on whose whole span is free of quiet in every candidate zone."""
-        if self.start == self.end:
+        if self.start == self.end and len(self.days) in _EVERY_DAY:
             return None
-        until = at + span
-        if all(self._plainly_free(zone, at, until, span) for zone in subject.zones):
-            return at
-        return first_clear(at, span, self._quiet(subject.zones, at, until + HORIZON + RESOLUTION))
+        return _timeline.first_open(_within, self._hours, subject.zones, at, span, subject, self.release_over)
+
+    def shuts(self, at: datetime, subject: Subject) -> datetime | None:
+        """When it is quiet next."""
+        return _timeline.shuts(_within, self._hours, subject.zones, at)
 
     def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
-        """Which zone it is quiet in, and until when."""
+        """Which zone it is quiet in, until when, and when this person's turn is."""
         free = self.first(at, span, subject, history)
-        hours = f"quiet hours {self.start:%H:%M} to {self.end:%H:%M}"
+        hours = f"quiet hours {_spelt(((self.start, self.end),))}"
+        if self.days:
+            hours += f" that begin on {_wording.weekdays(self.days)}"
         if free == at:
-            return Ruling(self.name, permits=True, next=at, why=f"outside {hours} in {_listed(subject.zones)}")
-        quiet = [zone for zone in subject.zones if self._reads_quiet(at.astimezone(zone).time())]
+            why = f"outside {hours} in {_wording.zones(subject.zones)}"
+            return Ruling(self.name, permits=True, next=at, why=why)
+        ends = None if free is None else _timeline.first_open(_within, self._hours, subject.zones, at, span, subject)
+        quiet = [zone for zone in subject.zones if _timeline.is_shut(_within, self._hours, (zone,), at)]
         if quiet:
-            why = f"{at.astimezone(quiet[0]):%H:%M} in {_listed(quiet)} is within {hours}"
+            why = f"{at.astimezone(quiet[0]):%H:%M} in {_wording.zones(quiet)} is within {hours}"
+        elif ends == at:
+            why = f"{hours} are over"
         else:
             why = f"an attempt of {span.total_seconds():g} s could run into {hours}"
-        then = f"free from {stamp(free)}" if free else f"never free for as long within {HORIZON.days} days"
-        return Ruling(self.name, permits=False, next=free, why=f"{why}; {then}")
+        if ends is None or free is None:
+            why += f"; never free for as long within {HORIZON.days} days"
+        else:
+            why += "" if ends == at else f"; free from {clock(ends, subject.zones[0])}"
+            why += _turn(free, ends, self.release_over, subject)
+        return Ruling(self.name, permits=False, next=free, why=why)
 
-    def _reads_quiet(self, wall: time) -> bool:
-        if self.start < self.end:
-            return self.start <= wall < self.end
-        return wall >= self.start or wall < self.end
+    @property
+    def _hours(self) -> _Hours:
+        return ((self.start, self.end),), self.days
 
-    def _length(self) -> timedelta:
-        return (_since_midnight(self.end) - _since_midnight(self.start)) % DAY
 
-    def _plainly_free(self, zone: ZoneInfo, at: datetime, until: datetime, span: timedelta) -> bool:
-        """Two readings prove it free: most attempts are short, far from quiet hours and from a change of clocks."""
-        first, last = at.astimezone(zone), until.astimezone(zone)
-        return (
-            not self._reads_quiet(first.time())
-            and not self._reads_quiet(last.time())
-            and last - first == span  # within one zone Python subtracts what the clocks read
-            and span < self._length()  # else a whole night fits between the two
+@dataclass(frozen=True, slots=True)
+class SendWindow:
+    """Wall-clock hours outside of which nothing is sent, by the likeliest zone of the person alone.
+
+    An instant is within if that clock reads a time of the ``hours``; weekdays, repeated and skipped readings as in
+    ``QuietHours``. An attempt must lie within as a whole. Hours that touch or overlap are one window: an attempt may
+    reach from one into the next, and whoever may go in the first is not held again where the second begins.
+    """
+
+    name: str
+    hours: tuple[tuple[time, time], ...]
+    """``[from, to)``; ``to`` before ``from``: on the next day. Equal to it: 24 hours later."""
+    days: frozenset[int] = frozenset()
+    """The weekdays on which they begin, 0 Monday … 6 Sunday; empty: all."""
+    release_over: timedelta = timedelta(0)
+    """As in ``QuietHours``, from the beginning of a window on; shorter than each of the hours."""
+    only: Only = ALL
+    enforce: float = 100
+
+    def __post_init__(self) -> None:
+        if not self.hours:
+            raise ValueError("a send window needs hours: without any, nothing could ever be sent")
+        _check("a send window", self.hours, self.days, self.release_over)
+        if self.release_over >= min(_length(hours) for hours in self.hours):
+            raise ValueError("a release must be shorter than each of the hours that it is spread over")
+
+    @property
+    def looks_back(self) -> timedelta:
+        """Only at clocks."""
+        return timedelta(0)
+
+    def first(
+        self,
+        at: datetime,
+        span: timedelta,
+        subject: Subject,
+        history: Sequence[Contact],  # noqa: ARG002 - the rule's face
+    ) -> datetime | None:
+        """The first instant from ``at`` on whose whole span is within a window."""
+        return _timeline.first_open(
+            _outside, (self.hours, self.days), subject.zones[:1], at, span, subject, self.release_over
         )
 
-    def _quiet(
-        self, zones: Sequence[ZoneInfo], since: datetime, until: datetime
-    ) -> Iterator[tuple[datetime, datetime]]:
-        """When it is quiet anywhere, in order; intervals of different zones may overlap."""
-        start, length = _since_midnight(self.start), self._length()
-        for begins, ends, offsets in stretches(zones, since, until):
-            nights = []
-            for ahead in offsets:
-                midnight = datetime.combine((begins + ahead).date(), time(), begins.tzinfo) - ahead
-                dusk = midnight + start - DAY  # yesterday's quiet may reach into the stretch
-                while dusk < ends:
-                    if dusk + length > begins:
-                        nights.append((max(dusk, begins), min(dusk + length, ends)))
-                    dusk += DAY
-            yield from sorted(nights)
+    def shuts(self, at: datetime, subject: Subject) -> datetime | None:
+        """When the window that is open closes."""
+        return _timeline.shuts(_outside, (self.hours, self.days), subject.zones[:1], at)
+
+    def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
+        """Whether a window is open, when the next one opens, and when this person's turn in it is."""
+        free = self.first(at, span, subject, history)
+        of, likeliest = (self.hours, self.days), subject.zones[:1]
+        window = f"the send window {_spelt(self.hours)}"
+        if self.days:
+            window += f" on {_wording.weekdays(self.days)}"
+        reading = f"{at.astimezone(likeliest[0]):%H:%M} in {likeliest[0].key}"
+        if free == at:
+            return Ruling(self.name, permits=True, next=at, why=f"{reading} is within {window}")
+        opens = None if free is None else _timeline.first_open(_outside, of, likeliest, at, span, subject)
+        if _timeline.is_shut(_outside, of, likeliest, at):
+            why = f"{reading} is outside {window}"
+        elif opens == at:
+            why = f"{window} is open"
+        else:
+            why = f"an attempt of {span.total_seconds():g} s could outlast {window}"
+        if opens is None or free is None:
+            why += f"; it never opens for as long within {HORIZON.days} days"
+        else:
+            why += "" if opens == at else f"; it opens at {clock(opens, likeliest[0])}"
+            why += _turn(free, opens, self.release_over, subject)
+        return Ruling(self.name, permits=False, next=free, why=why)
+
+
+def _turn(free: datetime, opens: datetime, over: timedelta, subject: Subject) -> str:
+    if free == opens:
+        return ""
+    return f"; this person's turn within {length(over)} after it: {clock(free, subject.zones[0])}"
+
+
+def _within(
+    of: _Hours, zones: Sequence[ZoneInfo], since: datetime, until: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """When the clock of any of the zones reads a time within the hours."""
+    hours, days = of
+    each_day = [(_since_midnight(one[0]), _length(one)) for one in hours]
+    return _timeline.spells(lambda day: each_day if not days or day.weekday() in days else (), zones, since, until)
+
+
+def _outside(
+    of: _Hours, zones: Sequence[ZoneInfo], since: datetime, until: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    return _timeline.between(_within(of, zones, since, until), since, until)
+
+
+def _length(hours: tuple[time, time]) -> timedelta:
+    return (_since_midnight(hours[1]) - _since_midnight(hours[0])) % DAY or DAY
 
 
 def _since_midnight(wall: time) -> timedelta:
     return timedelta(hours=wall.hour, minutes=wall.minute, seconds=wall.second, microseconds=wall.microsecond)
 
 
-def _listed(zones: Sequence[ZoneInfo]) -> str:
-    """The likeliest zones; a toll-free number has forty."""
-    shown = ", ".join(zone.key for zone in zones[:_SHOWN])
-    return shown if len(zones) <= _SHOWN else f"{shown} and {len(zones) - _SHOWN} more"
+def _spelt(hours: Sequence[tuple[time, time]]) -> str:
+    """``21:00 to 08:00 and 12:00 to 13:00``; midnight as an end is 24:00."""
+    ends = [f"{end:%H:%M}" if end != time() else "24:00" for _, end in hours]
+    return _wording.listed([f"{start:%H:%M} to {end}" for (start, _), end in zip(hours, ends, strict=True)])
+
+
+def _check(what: str, hours: Sequence[tuple[time, time]], days: frozenset[int], over: timedelta) -> None:
+    if any(wall.tzinfo for one in hours for wall in one):
+        raise ValueError(f"{what} are read off the person's wall clock and have no zone of their own")
+    if not days <= frozenset(range(7)):
+        raise ValueError("weekdays go from 0, Monday, to 6, Sunday")
+    if not timedelta(0) <= over < DAY:
+        raise ValueError("a release takes less than a day, and not less than nothing")

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import functools
-import zoneinfo
-from collections import Counter
-from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit import HORIZON, Calendar, Contact, FrequencyCap, MinimumGap, Scope, Subject
-
-MINUTE = timedelta(minutes=1)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-BERLIN = ZoneInfo("Europe/Berlin")
-
-
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+from ratelimit import (
+    HORIZON,
+    Calendar,
+    Contact,
+    FrequencyCap,
+    MinimumGap,
+    Only,
+    Scope,
+    Subject,
+    earliest,
+    zone,
+)
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, examples, first, utc
 
 
 def subject(
-    zone: str = "Europe/Berlin", channel: str = "sms", category: str = "news", campaign: str | None = None
+    where: str = "Europe/Berlin",
+    channel: str = "sms",
+    category: str = "news",
+    campaign: str | None = None,
+    priority: int = 3,
+    labels: dict[str, str] | None = None,
+    country: str | None = None,
 ) -> Subject:
-    return Subject(channel, category, campaign, (ZoneInfo(zone),), ZoneInfo(zone))
+    return Subject(
+        channel, category, campaign, (zone(where),), zone(where), "hana", priority, labels=labels or {}, country=country
+    )
 
 
 def contact(
     begun: str | datetime,
     ended: str | datetime | None = None,
-    zone: str = "Europe/Berlin",
+    where: str = "Europe/Berlin",
     channel: str = "sms",
     category: str = "news",
     campaign: str | None = None,
     message: str = "m",
+    labels: dict[str, str] | None = None,
 ) -> Contact:
-    first = utc(begun) if isinstance(begun, str) else begun
-    last = first if ended is None else utc(ended) if isinstance(ended, str) else ended
-    return Contact(first, last, channel, category, campaign, ZoneInfo(zone), message)
+    start = utc(begun) if isinstance(begun, str) else begun
+    end = start if ended is None else utc(ended) if isinstance(ended, str) else ended
+    return Contact(start, end, channel, category, campaign, zone(where), message, labels or {})
 
 
 # --- rolling -------------------------------------------------------------------------------------
@@ -122,20 +130,91 @@ def test_what_counts(
     asked, at = subject(campaign=campaign), utc("2026-11-21T09:00:00")
     for n, other in enumerate(OTHERS):
         for rule in (
-            FrequencyCap("x", 1, DAY, frozenset(scope), **narrowed),
-            FrequencyCap("x", 1, Calendar.DAY, frozenset(scope), **narrowed),
-            MinimumGap("x", DAY, frozenset(scope), **narrowed),
+            FrequencyCap("x", 1, DAY, frozenset(scope), only=Only(**narrowed)),
+            FrequencyCap("x", 1, Calendar.DAY, frozenset(scope), only=Only(**narrowed)),
+            MinimumGap("x", DAY, frozenset(scope), only=Only(**narrowed)),
         ):
-            assert rule.applies(asked)
+            assert rule.only.covers(asked)
             assert (rule.first(at, MINUTE, asked, [other]) != at) == (n in counted)
 
 
 def test_caps_and_gaps_apply_to_the_channels_and_categories_named() -> None:
-    named = {"channels": frozenset({"sms"}), "categories": frozenset({"news"})}
-    for rule in (FrequencyCap("x", 1, DAY, **named), MinimumGap("x", DAY, **named)):
-        assert rule.applies(subject())
-        assert not rule.applies(subject(channel="push"))
-        assert not rule.applies(subject(category="codes"))
+    named = Only(channels=frozenset({"sms"}), categories=frozenset({"news"}))
+    at, history = utc("2026-11-21T09:00"), [contact("2026-11-21T08:00")]
+    for rule in (FrequencyCap("x", 1, DAY, only=named), MinimumGap("x", DAY, only=named)):
+        assert not earliest(at, MINUTE, [rule], subject(), history).allowed
+        assert earliest(at, MINUTE, [rule], subject(channel="push"), history).allowed
+        assert earliest(at, MINUTE, [rule], subject(category="codes"), history).allowed
+
+
+def test_a_label_in_the_scope_must_have_the_same_value_and_none_is_a_value() -> None:
+    at, per_topic = utc("2026-11-21T09:00"), frozenset({"topic"})
+    loans, cards, none = {"topic": "loans", "other": "x"}, {"topic": "cards"}, {"other": "x"}
+    for rule in (
+        FrequencyCap("x", 1, DAY, scope_labels=per_topic),
+        FrequencyCap("x", 1, Calendar.DAY, scope_labels=per_topic),
+        MinimumGap("x", DAY, scope_labels=per_topic),
+    ):
+        for asked in (loans, cards, none):
+            for made in (loans, cards, none):
+                history = [contact("2026-11-21T08:00", labels=made)]
+                assert (rule.first(at, MINUTE, subject(labels=asked), history) == at) == (asked is not made)
+    both = FrequencyCap("x", 1, DAY, frozenset({Scope.CHANNEL}), frozenset({"topic", "other"}))
+    history = [contact("2026-11-21T08:00", labels=loans)]
+    assert both.first(at, MINUTE, subject(labels=loans), history) != at
+    assert both.first(at, MINUTE, subject(labels=loans, channel="push"), history) == at
+    assert both.first(at, MINUTE, subject(labels={"topic": "loans"}), history) == at
+
+
+def test_a_cap_for_some_labels_counts_contacts_with_them_alone() -> None:
+    at, only = utc("2026-11-21T09:00"), Only(labels=(("topic", frozenset({"loans", "cards"})),))
+    cap, asked = FrequencyCap("x", 1, DAY, only=only), subject(labels={"topic": "loans"})
+    assert not earliest(at, MINUTE, [cap], asked, [contact("2026-11-21T08:00", labels={"topic": "cards"})]).allowed
+    assert earliest(at, MINUTE, [cap], asked, [contact("2026-11-21T08:00", labels={"topic": "fees"})]).allowed
+    assert earliest(at, MINUTE, [cap], asked, [contact("2026-11-21T08:00")]).allowed
+    history = [contact("2026-11-21T08:00", labels={"topic": "loans"})]
+    assert earliest(at, MINUTE, [cap], subject(labels={"topic": "fees"}), history).allowed
+    assert earliest(at, MINUTE, [cap], subject(), history).allowed
+
+
+def test_a_cap_for_a_country_counts_all_contacts_and_holds_for_whoever_may_be_there() -> None:
+    at, history = utc("2026-11-21T09:00"), [contact("2026-11-21T08:00")]
+    cap = FrequencyCap("x", 1, DAY, only=Only(countries=frozenset({"FR"})))
+    assert not earliest(at, MINUTE, [cap], subject(country="FR"), history).allowed
+    assert not earliest(at, MINUTE, [cap], subject(country=None), history).allowed
+    assert earliest(at, MINUTE, [cap], subject(country="JP"), history).allowed
+
+
+# --- places kept for the more urgent ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per", [30 * DAY, Calendar.MONTH])
+@pytest.mark.parametrize(
+    ("reserve", "places"),
+    [
+        ((), {0: 6, 1: 6, 2: 6, 3: 6}),
+        (((1, 1),), {0: 6, 1: 6, 2: 5, 3: 5}),
+        (((0, 2),), {0: 6, 1: 4, 2: 4, 3: 4}),
+        (((2, 1), (0, 2), (1, 1)), {0: 6, 1: 4, 2: 3, 3: 2}),
+        (((3, 5),), {0: 6, 1: 6, 2: 6, 3: 6}),
+    ],
+)
+def test_kept_places_are_seen_by_the_priority_they_are_kept_for_and_the_more_urgent(
+    per: timedelta | Calendar, reserve: tuple[tuple[int, int], ...], places: dict[int, int]
+) -> None:
+    cap, at = FrequencyCap("x", 6, per, reserve=reserve), utc("2026-11-21T09:00")
+    for priority, number in places.items():
+        for made in range(8):
+            history = [contact(at - (n + 1) * HOUR) for n in range(made)]
+            assert (cap.first(at, MINUTE, subject(priority=priority), history) == at) == (made < number)
+
+
+def test_a_kept_place_frees_no_sooner_than_the_others() -> None:
+    cap = FrequencyCap("x", 3, DAY, reserve=((0, 1),))
+    history = [contact(f"2026-11-21T0{hour}:00") for hour in (1, 2, 3)]
+    at = utc("2026-11-21T09:00")
+    assert cap.first(at, MINUTE, subject(priority=0), history) == utc("2026-11-22T01:00")
+    assert cap.first(at, MINUTE, subject(priority=1), history) == utc("2026-11-22T02:00")
 
 
 def test_faulty_rules_cannot_be_built() -> None:
@@ -147,6 +226,13 @@ def test_faulty_rules_cannot_be_built() -> None:
         FrequencyCap("x", 1, Calendar.WEEK, week_start=7)
     with pytest.raises(ValueError, match="length"):
         MinimumGap("x", timedelta(0))
+    with pytest.raises(ValueError, match="than the limit"):
+        FrequencyCap("x", 3, DAY, reserve=((0, 1), (1, 2)))
+    with pytest.raises(ValueError, match="at least 1"):
+        FrequencyCap("x", 3, DAY, reserve=((0, 0),))
+    with pytest.raises(ValueError, match="once"):
+        FrequencyCap("x", 3, DAY, reserve=((0, 1), (0, 1)))
+    FrequencyCap("x", 3, DAY, reserve=((0, 1), (1, 1)))
 
 
 # --- gap -----------------------------------------------------------------------------------------
@@ -169,7 +255,7 @@ def test_a_gap_runs_from_the_end_of_the_last_contact(at: str, free: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("zone", "per", "contacts", "at", "free"),
+    ("where", "per", "contacts", "at", "free"),
     [
         ("Asia/Tokyo", "day", ["2026-11-20T16:00"], "2026-11-21T14:00", "2026-11-21T15:00"),
         ("Asia/Tokyo", "day", ["2026-11-20T14:59"], "2026-11-20T15:00", "2026-11-20T15:00"),
@@ -181,6 +267,8 @@ def test_a_gap_runs_from_the_end_of_the_last_contact(at: str, free: str) -> None
         ("UTC", "month", ["2026-12-31T23:59"], "2026-12-31T23:59", "2027-01-01T00:00"),
         ("UTC", "month", ["2024-02-01T00:00"], "2024-02-29T12:00", "2024-03-01T00:00"),
         ("UTC", "day", ["2024-02-29T12:00"], "2024-02-29T12:00", "2024-03-01T00:00"),
+        # taken for days ahead, as by contacts that were made while the clock was ahead
+        ("UTC", "day", [f"2026-11-{day}T10:00" for day in range(20, 27)], "2026-11-20T12:00", "2026-11-27T00:00"),
         # midnight does not exist: the day begins at 01:00
         ("Asia/Beirut", "day", ["2026-03-28T12:00"], "2026-03-28T13:00", "2026-03-28T22:00"),
         ("America/Sao_Paulo", "day", ["2017-10-14T12:00"], "2017-10-14T13:00", "2017-10-15T03:00"),
@@ -192,42 +280,42 @@ def test_a_gap_runs_from_the_end_of_the_last_contact(at: str, free: str) -> None
         ("America/St_Johns", "day", ["2010-11-07T12:00"], "2010-11-07T02:30:30", "2010-11-07T02:31"),
     ],
 )
-def test_a_calendar_cap(zone: str, per: str, contacts: list[str], at: str, free: str) -> None:
+def test_a_calendar_cap(where: str, per: str, contacts: list[str], at: str, free: str) -> None:
     cap = FrequencyCap("x", 1, Calendar(per))
-    history = [contact(begun, zone=zone) for begun in contacts]
-    assert cap.first(utc(at), MINUTE, subject(zone), history) == utc(free)
+    history = [contact(begun, where=where) for begun in contacts]
+    assert cap.first(utc(at), MINUTE, subject(where), history) == utc(free)
 
 
 def test_the_first_minute_of_a_day_that_is_then_taken_back_has_a_place_for_what_fits() -> None:
-    cap, history = FrequencyCap("x", 1, Calendar.DAY), [contact("2010-11-06T12:00", zone="America/St_Johns")]
+    cap, history = FrequencyCap("x", 1, Calendar.DAY), [contact("2010-11-06T12:00", where="America/St_Johns")]
     found = cap.first(utc("2010-11-06T20:00"), timedelta(seconds=59), subject("America/St_Johns"), history)
     assert found == utc("2010-11-07T02:30")
 
 
 def test_a_contact_counts_on_every_day_that_it_touches_in_its_own_zone() -> None:
-    over_midnight = contact("2026-11-20T14:59:30", "2026-11-20T15:00:00", zone="Asia/Tokyo")
+    over_midnight = contact("2026-11-20T14:59:30", "2026-11-20T15:00:00", where="Asia/Tokyo")
     cap = FrequencyCap("x", 1, Calendar.DAY)
     assert cap.first(utc("2026-11-20T01:00"), MINUTE, subject("Asia/Tokyo"), [over_midnight]) == utc("2026-11-21T15:00")
     # made on the 21st in Tokyo, it holds the place of the 21st in New York
     assert cap.first(
-        utc("2026-11-20T20:00"), MINUTE, subject("America/New_York"), [contact("2026-11-20T16:00", zone="Asia/Tokyo")]
+        utc("2026-11-20T20:00"), MINUTE, subject("America/New_York"), [contact("2026-11-20T16:00", where="Asia/Tokyo")]
     ) == utc("2026-11-20T20:00")
     assert cap.first(
-        utc("2026-11-21T20:00"), MINUTE, subject("America/New_York"), [contact("2026-11-20T16:00", zone="Asia/Tokyo")]
+        utc("2026-11-21T20:00"), MINUTE, subject("America/New_York"), [contact("2026-11-20T16:00", where="Asia/Tokyo")]
     ) == utc("2026-11-22T05:00")
 
 
 def test_a_day_that_begins_and_is_taken_back_in_between_is_touched() -> None:
-    zone = "America/St_Johns"  # from 23:59 on the 6th over a minute of the 7th back to the 6th, 23:15
-    both = contact("2010-11-07T02:29", "2010-11-07T02:45", zone=zone)
+    where = "America/St_Johns"  # from 23:59 on the 6th over a minute of the 7th back to the 6th, 23:15
+    both = contact("2010-11-07T02:29", "2010-11-07T02:45", where=where)
     cap = FrequencyCap("x", 1, Calendar.DAY)
-    assert cap.first(utc("2010-11-07T12:00"), MINUTE, subject(zone), [both]) == utc("2010-11-08T03:30")
-    seventh = contact("2010-11-07T12:00", zone=zone)
-    assert cap.first(utc("2010-11-07T02:29"), 16 * MINUTE, subject(zone), [seventh]) == utc("2010-11-07T02:31")
+    assert cap.first(utc("2010-11-07T12:00"), MINUTE, subject(where), [both]) == utc("2010-11-08T03:30")
+    seventh = contact("2010-11-07T12:00", where=where)
+    assert cap.first(utc("2010-11-07T02:29"), 16 * MINUTE, subject(where), [seventh]) == utc("2010-11-07T02:31")
 
 
 def test_a_week_starts_when_it_is_set_to() -> None:
-    history = [contact("2026-11-21T12:00", zone="UTC")]  # a Saturday
+    history = [contact("2026-11-21T12:00", where="UTC")]  # a Saturday
     for start, free in ((0, "2026-11-23"), (6, "2026-11-22"), (5, "2026-11-28")):
         cap = FrequencyCap("x", 1, Calendar.WEEK, week_start=start)
         assert cap.first(utc("2026-11-21T13:00"), MINUTE, subject("UTC"), history) == utc(free)
@@ -237,54 +325,141 @@ def test_a_week_starts_when_it_is_set_to() -> None:
 
 
 def test_explanations_give_the_numbers() -> None:
-    history = [contact("2026-11-21T10:00", message="b"), contact("2026-11-21T09:00", message="a")]
-    told = FrequencyCap("daily", 2, DAY).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history)
-    assert (told.rule, told.permits, told.next, told.held_by) == ("daily", False, utc("2026-11-22T09:00"), ("a", "b"))
-    assert told.why == ("2 of 2 contacts in 24 h; the place of 2026-11-21T09:00:00Z frees at 2026-11-22T09:00:00Z")
-    told = FrequencyCap("daily", 3, 7 * DAY).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history)
-    assert (told.permits, told.next, told.why) == (True, utc("2026-11-21T11:00"), "2 of 3 contacts in 7 d")
-    told = FrequencyCap("week", 2, Calendar.WEEK).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history)
+    b, a = history = [contact("2026-11-21T10:00", message="b"), contact("2026-11-21T09:00", message="a")]
+    at = utc("2026-11-21T11:00")
+    told = FrequencyCap("daily", 2, DAY).explain(at, MINUTE, subject(), history)
+    assert (told.rule, told.permits, told.next, told.held_by) == ("daily", False, utc("2026-11-22T09:00"), (a, b))
+    assert told.why == (
+        "2 of 2 contacts in 24 h; the place of 10:00 on 2026-11-21 (Europe/Berlin) "
+        "frees at 10:00 on 2026-11-22 (Europe/Berlin)"
+    )
+    told = FrequencyCap("daily", 3, 7 * DAY).explain(at, MINUTE, subject(), history)
+    assert (told.permits, told.next, told.why) == (True, at, "2 of 3 contacts in 7 d")
+    told = FrequencyCap("week", 2, Calendar.WEEK).explain(at, MINUTE, subject(), history)
     assert told.why == (
         "2 of 2 contacts in the week of 2026-11-16 (Europe/Berlin); "
-        "the next week with a place starts at 2026-11-22T23:00:00Z"
+        "the next week with a place starts at 00:00 on 2026-11-23 (Europe/Berlin)"
     )
-    told = MinimumGap("gap", 90 * MINUTE).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history)
-    assert told.held_by == ("b",)
+    assert told.held_by == (a, b)
+    told = MinimumGap("gap", 90 * MINUTE).explain(at, MINUTE, subject(), history)
+    assert told.held_by == (b,)
     assert told.why == (
-        "90 min must pass after the end of the last contact, 2026-11-21T10:00:00Z; over at 2026-11-21T11:30:00Z"
+        "90 min must pass after the end of the last contact, 11:00 on 2026-11-21 (Europe/Berlin); "
+        "over at 12:30 on 2026-11-21 (Europe/Berlin)"
     )
-    assert MinimumGap("gap", HOUR).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history).permits
-    assert MinimumGap("gap", HOUR).explain(utc("2026-11-21T11:00"), MINUTE, subject(), []).why == "no contact so far"
-    never = FrequencyCap("once", 1, HORIZON + DAY).explain(utc("2026-11-21T11:00"), MINUTE, subject(), history)
+    assert MinimumGap("gap", HOUR).explain(at, MINUTE, subject(), history).permits
+    assert MinimumGap("gap", HOUR).explain(at, MINUTE, subject(), []).why == "no contact so far"
+    never = FrequencyCap("once", 1, HORIZON + DAY).explain(at, MINUTE, subject(), history)
     assert never.why.endswith("no place within 400 days")
+
+
+def test_what_begins_within_the_attempt_holds_a_place_too() -> None:
+    at = utc("2026-11-21T11:00")
+    under_way, ahead = contact(at - MINUTE, at + MINUTE), contact(at + MINUTE, at + 2 * MINUTE)
+    told = FrequencyCap("daily", 1, DAY).explain(at, MINUTE, subject(), [ahead, under_way])
+    assert told.held_by == (under_way, ahead)
+    assert told.why.startswith(
+        "2 of 1 contacts in 24 h; the place of 12:02 on 2026-11-21 (Europe/Berlin) frees at 12:02"
+    )
+    told = FrequencyCap("daily", 1, DAY).explain(at, MINUTE / 2, subject(), [ahead])
+    assert (told.permits, told.held_by) == (True, ())
+
+
+def test_explanations_name_the_places_that_are_kept() -> None:
+    at = utc("2026-11-21T11:00")
+    history = [contact(at - (n + 1) * HOUR) for n in range(5)]
+    cap = FrequencyCap("month", 6, 30 * DAY, reserve=((1, 1),))
+    told = cap.explain(at, MINUTE, subject(priority=2), history)
+    assert not told.permits
+    assert told.why == (
+        "5 of 6 contacts in 30 d; 1 place is kept for priority high and above; "
+        "the place of 07:00 on 2026-11-21 (Europe/Berlin) frees at 07:00 on 2026-12-21 (Europe/Berlin)"
+    )
+    assert cap.explain(at, MINUTE, subject(priority=1), history).why == "5 of 6 contacts in 30 d"
+    both = FrequencyCap("month", 9, Calendar.MONTH, reserve=((1, 1), (0, 2)))
+    assert both.explain(at, MINUTE, subject(priority=3), history).why == (
+        "5 of 9 contacts in the month of 2026-11-01 (Europe/Berlin); "
+        "2 places are kept for priority critical, 1 place for priority high and above"
+    )
+
+
+def test_instants_are_told_by_the_clock_of_the_likeliest_zone() -> None:
+    who = Subject("sms", "news", None, (zone("Asia/Tokyo"), zone("UTC")), zone("UTC"))
+    told = FrequencyCap("x", 1, Calendar.DAY).explain(
+        utc("2026-11-21T11:00"), MINUTE, who, [contact("2026-11-21T10:00", where="UTC")]
+    )
+    assert told.why == (
+        "1 of 1 contacts in the day of 2026-11-21 (UTC); "
+        "the next day with a place starts at 09:00 on 2026-11-22 (Asia/Tokyo)"
+    )
 
 
 # --- against brute force -------------------------------------------------------------------------
 
 
-def rolling_places_held(contacts: list[Contact], instant: datetime, per: timedelta) -> int:
-    return sum(1 for c in contacts if not (instant < c.begun or instant - c.ended >= per))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.integers(1, 4),
-    st.sampled_from([10, 45, 180]),
-    st.lists(st.tuples(st.integers(-200, 60), st.integers(0, 40)), max_size=12),
-    st.sampled_from([0, 3, 10]),
+CHANNELS, CATEGORIES, CAMPAIGNS = (st.sampled_from(of) for of in (["sms", "push"], ["news", "codes"], ["a", None]))
+TOPICS = st.sampled_from([{}, {}, {"topic": "loans"}, {"topic": "fees"}])
+ONLY = st.sampled_from(
+    [
+        Only(),
+        Only(),
+        Only(channels=frozenset({"sms"})),
+        Only(categories=frozenset({"news"})),
+        Only(labels=(("topic", frozenset({"loans"})),)),
+        Only(countries=frozenset({"FR"})),
+    ]
 )
-def test_a_rolling_cap_against_counting_every_minute(
-    limit: int, per: int, intervals: list[tuple[int, int]], span: int
-) -> None:
+RESERVES = st.sampled_from([(), (), ((0, 1),), ((2, 1),), ((1, 1), (2, 1))])
+
+
+@st.composite
+def caps(draw: st.DrawFn, per: timedelta | Calendar) -> FrequencyCap:
+    reserve = draw(RESERVES)
+    limit = draw(st.integers(1 + sum(places for _, places in reserve), 5))
+    scope = draw(st.frozensets(st.sampled_from(Scope), max_size=2))
+    labels = draw(st.sampled_from([frozenset[str](), frozenset({"topic"})]))
+    return FrequencyCap("x", limit, per, scope, labels, draw(ONLY), reserve, week_start=draw(st.integers(0, 6)))
+
+
+@st.composite
+def subjects(draw: st.DrawFn, where: str) -> Subject:
+    only = draw(CHANNELS), draw(CATEGORIES), draw(CAMPAIGNS)
+    return subject(
+        where, *only, priority=draw(st.integers(0, 3)), labels=draw(TOPICS), country=draw(st.sampled_from([None, "FR"]))
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, at: datetime, since: int, until: int, wheres: list[str]) -> list[Contact]:
+    """Contacts around an instant, from minute ``since`` to minute ``until``."""
+    intervals = st.tuples(st.integers(since, until), st.sampled_from([0, 1, 7, 40, 70]))
+    return [
+        contact(
+            at + begun * MINUTE,
+            at + (begun + lasting) * MINUTE,
+            draw(st.sampled_from(wheres)),
+            draw(CHANNELS),
+            draw(CATEGORIES),
+            draw(CAMPAIGNS),
+            labels=draw(TOPICS),
+        )
+        for begun, lasting in draw(st.lists(intervals, max_size=12))
+    ]
+
+
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.sampled_from([10, 45, 180]), st.sampled_from([0, 3, 10]))
+def test_a_rolling_cap_against_counting_every_minute(data: st.DataObject, per: int, span: int) -> None:
     now = utc("2026-11-21T09:00")
-    contacts = [contact(now + b * MINUTE, now + (b + n) * MINUTE) for b, n in intervals]
-    free = [rolling_places_held(contacts, now + n * MINUTE, per * MINUTE) < limit for n in range(500)]
-    expected = next(n for n in range(400) if all(free[n : n + span + 1]))
-    found = FrequencyCap("x", limit, per * MINUTE).first(now, span * MINUTE, subject(), contacts)
-    assert found == now + expected * MINUTE
+    cap = data.draw(caps(per * MINUTE))
+    asked = data.draw(subjects("Europe/Berlin"))
+    history = data.draw(histories(now, -200, 60, ["Europe/Berlin"]))
+    expected = first(now, span, [cap], asked, history, 500)
+    assert expected is not None
+    assert earliest(now, span * MINUTE, [cap], asked, history).at == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.integers(1, 3),
     st.sampled_from([30, 60, 24 * 60]),
@@ -322,90 +497,36 @@ def test_greedy_sending_never_fills_a_window_beyond_the_limit_and_wastes_no_plac
         assert sum(1 for b, e in sent if e > inside and b < inside + window) <= limit
 
 
-@functools.cache
-def changes() -> list[tuple[str, datetime]]:
-    """Every change of an offset from 2008 to 2028 in every zone, to the minute."""
-    found = []
-    days = [datetime(2008, 1, 1, tzinfo=UTC) + n * 4 * DAY for n in range(1826)]
-    for name in sorted(zoneinfo.available_timezones() - {"localtime"}):
-        zone = ZoneInfo(name)
-        offsets = [instant.astimezone(zone).utcoffset() for instant in days]
-        for n in range(len(days) - 1):
-            if offsets[n] != offsets[n + 1]:
-                minutes = range(4 * 1440 + 1)
-                low, high = 0, minutes[-1]
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    same = (days[n] + middle * MINUTE).astimezone(zone).utcoffset() == offsets[n]
-                    low, high = (middle, high) if same else (low, middle)
-                found.append((name, days[n] + high * MINUTE))
-    return found
-
-
-def labels(zone: ZoneInfo, begun: datetime, minutes: int, unit: str, week_start: int) -> set[tuple[int, ...]]:
-    """The windows read off the clock at every minute."""
-    found = set[tuple[int, ...]]()
-    for n in range(minutes + 1):
-        day: date = (begun + n * MINUTE).astimezone(zone).date()
-        if unit == "day":
-            found.add((day.year, day.month, day.day))
-        elif unit == "month":
-            found.add((day.year, day.month))
-        else:
-            found.add((day - timedelta(days=week_start)).isocalendar()[:2])
-    return found
-
-
 @st.composite
 def around_a_date(draw: st.DrawFn) -> tuple[str, datetime]:
     """A zone, and an instant near a change of its clocks, a leap day or a year's end."""
-    zone, change = draw(st.sampled_from(changes()))
-    dates = [change, utc("2024-02-29T00:00"), utc("2024-03-01T00:00"), utc("2026-01-01T00:00"), utc("2011-12-30T00:00")]
-    zone = draw(st.sampled_from([zone, zone, zone, "Pacific/Apia", "America/St_Johns", "Asia/Beirut"]))
-    return zone, draw(st.sampled_from(dates)) + draw(st.integers(-2880, 2880)) * MINUTE
+    where, change = draw(st.sampled_from(changes()))
+    dates = [change, *map(utc, ("2024-02-29", "2024-03-01", "2026-01-01", "2011-12-30"))]
+    where = draw(st.sampled_from([where, where, where, "Pacific/Apia", "America/St_Johns", "Asia/Beirut"]))
+    return where, draw(st.sampled_from(dates)) + draw(st.integers(-2880, 2880)) * MINUTE
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
+    st.data(),
     around_a_date(),
-    st.sampled_from(["day", "day", "week", "month"]),
-    st.integers(0, 6),
-    st.integers(1, 3),
-    st.lists(
-        st.tuples(st.integers(-3000, 1600), st.sampled_from([0, 1, 20, 70]), st.integers(0, 9)), min_size=1, max_size=9
-    ),
+    st.sampled_from([Calendar.DAY, Calendar.DAY, Calendar.WEEK, Calendar.MONTH]),
     st.sampled_from([0, 1, 30, 90]),
 )
 def test_a_calendar_cap_against_reading_the_clock_every_minute(
-    drawn: tuple[str, datetime],
-    unit: str,
-    week_start: int,
-    limit: int,
-    intervals: list[tuple[int, int, int]],
-    span: int,
+    data: st.DataObject, drawn: tuple[str, datetime], unit: Calendar, span: int
 ) -> None:
-    name, at = drawn
-    zone, elsewhere = ZoneInfo(name), ZoneInfo("Pacific/Kiritimati")
-    contacts, held = [], Counter[tuple[int, ...]]()
-    for begun, minutes, moved in intervals:
-        own, start = zone if moved else elsewhere, at + begun * MINUTE
-        contacts.append(contact(start, start + minutes * MINUTE, zone=own.key))
-        held.update(labels(own, start, minutes, unit, week_start))
-    cap = FrequencyCap("x", limit, Calendar(unit), week_start=week_start)
-    found = cap.first(at, span * MINUTE, subject(name), contacts)
-
+    where, at = drawn
+    cap = data.draw(caps(unit))
+    asked = data.draw(subjects(where))
+    history = data.draw(histories(at, -3000, 1600, [where, where, "Pacific/Kiritimati"]))
+    found = earliest(at, span * MINUTE, [cap], asked, history).at
     assert found is not None
-    run, expected = 0, None
-    for n in range(3 * 1440):
-        (label,) = labels(zone, at + n * MINUTE, 0, unit, week_start)
-        run = 0 if held[label] >= limit else run + 1
-        if run > span:
-            expected = at + (n - span) * MINUTE
-            break
+    expected = first(at, span, [cap], asked, history, 3 * 1440)
     if expected is None:
         assert found >= at + (3 * 1440 - span) * MINUTE
-        assert all(held[label] < limit for label in labels(zone, found, span, unit, week_start))
-        assert any(held[label] >= limit for label in labels(zone, found - MINUTE, span, unit, week_start))
+        assert first(found, span, [cap], asked, history, 1) == found
+        assert first(found - MINUTE, span, [cap], asked, history, 1) != found - MINUTE
     else:
         assert found == expected
-    assert cap.first(found, span * MINUTE, subject(name), contacts) == found
+    assert earliest(found, span * MINUTE, [cap], asked, history).allowed

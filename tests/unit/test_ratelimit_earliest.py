@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta, timezone
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit import (
@@ -14,29 +14,32 @@ from ratelimit import (
     Calendar,
     Contact,
     FrequencyCap,
+    Holidays,
     MinimumGap,
+    Only,
     QuietHours,
     Rule,
     Scope,
+    SendWindow,
     Subject,
     Verdict,
+    closes,
     earliest,
+    enforced,
     explain,
+    zone,
 )
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, covers, examples, first, names, shut, utc
 
-MINUTE = timedelta(minutes=1)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-TOKYO = ZoneInfo("Asia/Tokyo")
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+TOKYO = zone("Asia/Tokyo")
 NIGHT = QuietHours("night", time(21), time(8))
 
 
 def subject(zone: ZoneInfo = TOKYO, channel: str = "sms", campaign: str | None = None) -> Subject:
     return Subject(channel, "news", campaign, (zone,), zone)
-
-
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def contact(ended: str, message: str = "m", channel: str = "sms") -> Contact:
@@ -65,7 +68,7 @@ def test_a_cap_that_frees_in_quiet_hours_means_their_end_and_is_asked_again() ->
 
 
 def test_rules_that_do_not_apply_are_passed_over() -> None:
-    rules = [FrequencyCap("push", 1, DAY, channels=frozenset({"push"})), NIGHT]
+    rules = [FrequencyCap("push", 1, DAY, only=Only(channels=frozenset({"push"}))), NIGHT]
     history = [contact("2026-11-21T01:00", channel="push")]
     assert earliest(utc("2026-11-21T02:00"), MINUTE, rules, subject(), history).allowed
     assert [told.rule for told in explain(utc("2026-11-21T02:00"), MINUTE, rules, subject(), history)] == ["night"]
@@ -90,9 +93,10 @@ def test_rules_that_are_never_content_together_are_never() -> None:
 
 def test_each_rule_is_explained_for_the_instant_asked_about() -> None:
     rules = [FrequencyCap("daily", 1, DAY), MinimumGap("gap", HOUR), NIGHT]
-    told = explain(utc("2026-11-21T12:30"), MINUTE, rules, subject(), [contact("2026-11-21T03:00", "held")])
+    held = contact("2026-11-21T03:00", "held")
+    told = explain(utc("2026-11-21T12:30"), MINUTE, rules, subject(), [held])
     assert [(ruling.rule, ruling.permits, ruling.next, ruling.held_by) for ruling in told] == [
-        ("daily", False, utc("2026-11-22T03:00"), ("held",)),
+        ("daily", False, utc("2026-11-22T03:00"), (held,)),
         ("gap", True, utc("2026-11-21T12:30"), ()),
         ("night", False, utc("2026-11-21T23:00"), ()),
     ]
@@ -111,90 +115,203 @@ def test_instants_are_answered_in_utc_and_must_be_aware() -> None:
         Subject("sms", "news", None, (), TOKYO)
 
 
-# --- against brute force -------------------------------------------------------------------------
+# --- against reading the clocks at every minute -----------------------------------------------------
 
-START = utc("2026-03-28T06:00")  # Berlin changes its clocks on the 29th
-MINUTES = 4 * 1440
-
-
-def minute_is_free(rule: Rule, instant: datetime, zone: ZoneInfo, channel: str, history: list[Contact]) -> bool:
-    """What the definition of each rule says of one instant."""
-    match rule:
-        case QuietHours(start=start, end=end):
-            reading = instant.astimezone(zone).strftime("%H:%M")
-            hours = (f"{start:%H:%M}", f"{end:%H:%M}")
-            return not (
-                hours[0] <= reading < hours[1] or hours[1] < hours[0] <= reading or reading < hours[1] < hours[0]
-            )
-        case MinimumGap(gap=gap):
-            return all(instant - c.ended >= gap for c in history)
-        case FrequencyCap(limit=limit, per=timedelta() as per, scope=scope):
-            mine = [c for c in history if not scope or c.channel == channel]
-            return sum(c.begun <= instant < c.ended + per for c in mine) < limit
-        case FrequencyCap(limit=limit, per=per):
-            form = {"day": "%Y-%m-%d", "week": "%G-%V", "month": "%Y-%m"}[str(per)]
-            window = instant.astimezone(zone).strftime(form)
-            return (
-                sum(window in {d.astimezone(c.zone).strftime(form) for d in (c.begun, c.ended)} for c in history)
-                < limit
-            )
-    raise AssertionError(rule)
-
-
-ANY_RULE = st.one_of(
+MINUTES = 3 * 1440
+PEOPLE = ("hana", "0", "jean", "Zoë", "a-very-long-identifier-of-a-person")
+ANY_MINUTE = st.integers(0, 1439).map(lambda minute: time(minute // 60, minute % 60))
+DAYS = st.one_of(st.just(frozenset[int]()), st.frozensets(st.integers(0, 6), min_size=1))
+RELEASES = st.sampled_from([timedelta(0), timedelta(0), 30 * MINUTE, 3 * HOUR])
+ENFORCED = st.sampled_from([100, 100, 100, 50, 0])
+SCOPES = st.frozensets(st.sampled_from(Scope), max_size=2)
+SCOPE_LABELS = st.sampled_from([frozenset[str](), frozenset[str](), frozenset({"topic"})])
+ONLY = st.one_of(
+    st.just(Only()),
+    st.just(Only()),
     st.builds(
-        QuietHours,
-        st.just("quiet"),
-        st.sampled_from([time(21), time(1, 30), time(22, 15), time(12)]),
-        st.sampled_from([time(8), time(2, 30), time(13), time(3)]),
+        Only,
+        channels=st.sampled_from([frozenset[str](), frozenset({"sms"}), frozenset({"sms", "push"})]),
+        categories=st.sampled_from([frozenset[str](), frozenset({"news"}), frozenset({"codes"})]),
+        labels=st.sampled_from([(), (("topic", frozenset({"loans", "cards"})),)]),
+        countries=st.sampled_from([frozenset[str](), frozenset({"FR"}), frozenset({"JP", "US"})]),
     ),
-    st.builds(MinimumGap, st.just("gap"), st.sampled_from([5 * MINUTE, 2 * HOUR, 9 * HOUR])),
-    st.builds(
-        FrequencyCap,
-        st.just("cap"),
-        st.integers(1, 3),
-        st.sampled_from([HOUR, 7 * HOUR, DAY, Calendar.DAY, Calendar.DAY, Calendar.WEEK]),
-    ),
-    st.builds(FrequencyCap, st.just("scoped"), st.integers(1, 2), st.just(DAY), st.just(frozenset({Scope.CHANNEL}))),
 )
+CAPS = st.builds(
+    FrequencyCap,
+    st.sampled_from(["cap", "another cap"]),
+    st.integers(2, 4),
+    st.sampled_from([HOUR, 7 * HOUR, DAY, 2 * DAY, Calendar.DAY, Calendar.DAY, Calendar.WEEK, Calendar.MONTH]),
+    scope=SCOPES,
+    scope_labels=SCOPE_LABELS,
+    only=ONLY,
+    reserve=st.sampled_from([(), (), ((0, 1),), ((2, 1),)]),
+    week_start=st.integers(0, 6),
+    enforce=ENFORCED,
+)
+GAPS = st.builds(
+    MinimumGap,
+    st.just("gap"),
+    st.sampled_from([5 * MINUTE, 2 * HOUR, 9 * HOUR]),
+    scope=SCOPES,
+    scope_labels=SCOPE_LABELS,
+    only=ONLY,
+    enforce=ENFORCED,
+)
+HOLIDAYS = st.builds(
+    Holidays, st.just("holidays"), st.sampled_from(["FR", "JP", "US", "WS"]), only=ONLY, enforce=ENFORCED
+)
+SPECIAL = (
+    "Pacific/Apia",  # skipped 2011-12-30
+    "Pacific/Kiritimati",  # +14
+    "Etc/GMT+12",
+    "Asia/Kathmandu",  # +05:45
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",  # changes by half an hour
+    "America/St_Johns",  # changed at 00:01 until 2011
+    "Asia/Beirut",  # changes at midnight
+    "Antarctica/Troll",  # changes by two hours
+)
+DATES = ("2011-12-30", "2024-02-29", "2024-03-01", "2025-12-31", "2026-01-01", "2026-05-03", "2026-12-25")
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(ANY_RULE, max_size=4),
-    st.lists(st.tuples(st.integers(-2000, 0), st.integers(0, 30), st.sampled_from(["sms", "push"])), max_size=8),
-    st.integers(0, 1440),
-    st.sampled_from([0, 1, 10]),
-    st.sampled_from(["Europe/Berlin", "Asia/Tokyo", "Asia/Beirut", "America/Los_Angeles"]),
-)
-def test_the_answer_is_the_first_minute_that_every_definition_permits(
-    rules: list[Rule], intervals: list[tuple[int, int, str]], after: int, span: int, name: str
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[datetime, Subject, list[Rule], list[Contact]]:
+    """An instant near a change of clocks or a special date, a person there, rules with edges near it, and contacts."""
+    name, instant = draw(st.sampled_from(changes()))
+    if draw(st.integers(0, 3)) == 0:
+        name, instant = draw(st.sampled_from(SPECIAL)), utc(draw(st.sampled_from(DATES)))
+    home = zone(name)
+    others = draw(st.lists(st.sampled_from([*SPECIAL, *names()]), max_size=2))
+    at = instant + draw(st.integers(-1800, 600)) * MINUTE
+    near = [(instant + n * MINUTE).astimezone(home).time() for n in (-120, -90, -60, -30, -1, 0, 1, 30, 60, 90, 600)]
+    wall = st.one_of(st.sampled_from(near), ANY_MINUTE)
+    quiet = st.builds(
+        QuietHours, st.just("quiet"), wall, wall, days=DAYS, release_over=RELEASES, only=ONLY, enforce=ENFORCED
+    )
+    windows = st.builds(
+        SendWindow,
+        st.just("window"),
+        st.lists(st.tuples(wall, wall), min_size=1, max_size=3).map(tuple),
+        days=DAYS,
+        release_over=st.sampled_from([timedelta(0), timedelta(0), 30 * timedelta(seconds=1)]),
+        only=ONLY,
+        enforce=ENFORCED,
+    ).filter(lambda window: bool(window.hours))
+    rules = draw(st.lists(st.one_of(quiet, windows, quiet, HOLIDAYS, CAPS, GAPS), min_size=1, max_size=4))
+    channels, categories = st.sampled_from(["sms", "push"]), st.sampled_from(["news", "codes"])
+    campaigns, topics = st.sampled_from(["a", None]), st.sampled_from([{}, {"topic": "loans"}, {"topic": "fees"}])
+    subject = Subject(
+        channel=draw(channels),
+        category=draw(categories),
+        campaign=draw(campaigns),
+        zones=(home, *map(zone, others)),
+        calendar=draw(st.sampled_from([home, zone("Asia/Tokyo")])),
+        person=draw(st.sampled_from(PEOPLE)),
+        priority=draw(st.integers(0, 3)),
+        expires_at=draw(st.one_of(st.none(), st.integers(1, 4000).map(lambda n: at + n * MINUTE))),
+        labels=draw(topics),
+        country=draw(st.sampled_from([None, "FR", "JP"])),
+    )
+    history = []
+    for begun, lasting in draw(
+        st.lists(st.tuples(st.integers(-3000, 120), st.sampled_from([0, 1, 20, 70])), max_size=9)
+    ):
+        start = at + begun * MINUTE
+        where = draw(st.sampled_from([home, home, home, zone("Pacific/Kiritimati")]))
+        history.append(
+            Contact(
+                start,
+                start + lasting * MINUTE,
+                draw(channels),
+                draw(categories),
+                draw(campaigns),
+                where,
+                "m",
+                draw(topics),
+            )
+        )
+    return at, subject, rules, history
+
+
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=list(HealthCheck))
+@given(worlds(), st.sampled_from([0, 1, 10, 45]))
+def test_the_answer_is_the_first_instant_that_every_definition_permits(
+    world: tuple[datetime, Subject, list[Rule], list[Contact]], span: int
 ) -> None:
-    at, zone = START + after * MINUTE, ZoneInfo(name)
-    history = [
-        Contact(at + b * MINUTE, at + (b + n) * MINUTE, channel, "news", None, zone, str(b))
-        for b, n, channel in intervals
-    ]
-    who = subject(zone)
-    verdict = earliest(at, span * MINUTE, rules, who, history)
-    run, expected = 0, None
-    for n in range(MINUTES):
-        instant = at + n * MINUTE
-        run = run + 1 if all(minute_is_free(rule, instant, zone, "sms", history) for rule in rules) else 0
-        if run > span:
-            expected = instant - span * MINUTE
-            break
+    at, subject, rules, history = world
+    verdict = earliest(at, span * MINUTE, rules, subject, history)
+    expected = first(at, span, rules, subject, history, MINUTES)
     if expected is None:
-        assert verdict.at is None or verdict.at > at + (MINUTES - span - 1) * MINUTE
+        assert verdict.at is None or verdict.at > at + (MINUTES - span) * MINUTE
     else:
         assert verdict.at == expected
     assert verdict.allowed == (verdict.at == at)
     assert (verdict.never is None) == (verdict.at is not None)
-    told = explain(at, span * MINUTE, rules, who, history)
-    assert next((ruling.rule for ruling in told if not ruling.permits), None) == verdict.rule
+
+    told = explain(at, span * MINUTE, rules, subject, history)
+    assert [ruling.rule for ruling in told] == [rule.name for rule in rules if covers(rule.only, subject)]
     assert all(ruling.permits == (ruling.next == at) for ruling in told)
+    applied = [ruling for ruling in told if ruling.enforced]
+    assert next((ruling.rule for ruling in applied if not ruling.permits), None) == verdict.rule
     if verdict.at is not None:
         assert at <= verdict.at <= at + HORIZON
-        assert all(ruling.next is not None and ruling.next <= verdict.at for ruling in told)
-        assert earliest(verdict.at, span * MINUTE, rules, who, history) == Verdict(verdict.at, None)
-        assert earliest(at, span * MINUTE, rules[::-1], who, history).at == verdict.at
+        assert all(ruling.next is not None and ruling.next <= verdict.at for ruling in applied)
+        assert earliest(verdict.at, span * MINUTE, rules, subject, history) == Verdict(verdict.at, None)
+        assert earliest(at, span * MINUTE, rules[::-1], subject, history).at == verdict.at
+
+
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=list(HealthCheck))
+@given(worlds(), st.integers(1, 59_999_999), st.sampled_from([0, 1, 10]))
+def test_later_by_part_of_a_minute_is_never_answered_with_sooner(
+    world: tuple[datetime, Subject, list[Rule], list[Contact]], within: int, span: int
+) -> None:
+    at, subject, rules, history = world
+    begun = earliest(at, span * MINUTE, rules, subject, history).at
+    later = earliest(at + timedelta(microseconds=within), span * MINUTE, rules, subject, history).at
+    if begun is not None and begun > at + timedelta(microseconds=within):
+        assert later == begun  # nothing was permitted in between
+    elif begun is None:
+        assert later is None or later > at + MINUTES * MINUTE
+    else:
+        assert later is None or later >= at + timedelta(microseconds=within)
+
+
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
+@given(worlds())
+def test_a_rule_of_clocks_shuts_at_the_first_minute_that_its_definition_does_not_permit(
+    world: tuple[datetime, Subject, list[Rule], list[Contact]],
+) -> None:
+    at, subject, rules, _ = world
+    ends = []
+    for rule in rules:
+        if isinstance(rule, (FrequencyCap, MinimumGap)):
+            assert rule.shuts(at, subject) is None
+        elif rule.first(at, timedelta(0), subject, ()) == at:
+            minutes = shut(rule, subject.zones, at, MINUTES)
+            found = rule.shuts(at, subject)
+            expected = next((at + n * MINUTE for n, is_shut in enumerate(minutes) if is_shut), None)
+            assert found == expected if expected else found is None or found >= at + MINUTES * MINUTE
+            if found is not None:
+                assert rule.first(found, timedelta(0), subject, ()) != found
+                if rule.only.covers(subject) and enforced(rule, subject.person):
+                    ends.append(found)
+    clocks = [rule for rule in rules if not rule.looks_back]
+    if earliest(at, timedelta(0), clocks, subject, ()).allowed:
+        assert closes(at, rules, subject) == min(ends, default=None)
+
+
+def test_around_the_latest_change_of_every_zone() -> None:
+    rules: list[Rule] = [
+        QuietHours("night", time(22), time(2, 30), days=frozenset({5, 6})),
+        QuietHours("lunch", time(12), time(13), release_over=30 * MINUTE),
+        SendWindow("window", ((time(20), time(1, 45)), (time(3), time(11)), (time(11), time(14)))),
+        FrequencyCap("daily", 1, Calendar.DAY),
+    ]
+    latest = {name: instant for name, instant in changes() if instant.year < 2028}
+    for name in names():
+        change, there = latest.get(name, utc("2026-03-29T01:00")), zone(name)
+        subject = Subject("sms", "news", None, (there,), there, person=name, priority=2)
+        at = change - 40 * MINUTE
+        history = [Contact(at - 2 * DAY, at - DAY + 45 * MINUTE, "sms", "news", None, there, "m")]
+        found = earliest(at, 10 * MINUTE, rules, subject, history).at
+        assert found == first(at, 10, rules, subject, history, 700), (name, at)

@@ -22,6 +22,11 @@ MAX_DEPTH: Final = 32
 
 WHOLE: Final = "write the character itself, not as \\u escapes of its halves"
 
+
+class Unresolved(Exception):
+    """A secret that need not be known."""
+
+
 _MAP, _SEQ, _STR, _TIMESTAMP, _NULL, _BOOL, _INT, _FLOAT = (
     f"tag:yaml.org,2002:{word}" for word in ("map", "seq", "str", "timestamp", "null", "bool", "int", "float")
 )
@@ -36,7 +41,8 @@ def read(text: str, faults: Faults, fetch: Callable[[Mapping[str, object]], str 
     Args:
         text: YAML.
         faults: Learns where each value is, what is wrong, and what is secret.
-        fetch: The secret that a mapping stands for, None if for none; raises ValueError if it cannot be had.
+        fetch: The secret that a mapping stands for, None if for none; raises ValueError if it cannot be had, and
+            Unresolved if that does not matter.
 
     Raises:
         ConfigError: if nothing of it can be read.
@@ -47,11 +53,12 @@ def read(text: str, faults: Faults, fetch: Callable[[Mapping[str, object]], str 
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError([Fault("", f"{where}{', '.join(filter(None, (error.context, error.problem)))}")]) from None
+        where, line = (f"column {mark.column + 1}: ", mark.line + 1) if mark else ("", None)
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError([Fault("", f"{where}{problem}", line)]) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError([Fault("", f"line {line}: a character that YAML does not allow: remove it")]) from None
+        raise ConfigError([Fault("", "a character that YAML does not allow: remove it", line)]) from None
     except (yaml.YAMLError, ValueError, OverflowError):  # of an escape such as "\UFFFFFFFF"
         raise ConfigError([Fault("", "is not YAML: is there a wrong \\ escape in it?")]) from None
     if node is None:
@@ -86,8 +93,9 @@ class _Document:
         self._faults = faults
         self._fetch = fetch
 
-    def value(self, node: yaml.Node, place: Place) -> object:
-        self._faults.mark(place, node.start_mark.line, node.start_mark.column)
+    def value(self, node: yaml.Node, place: Place, key: yaml.Node | None = None) -> object:
+        mark = (key or node).start_mark
+        self._faults.mark(place, mark.line, mark.column)
         match node:
             case yaml.MappingNode(tag=tag) if tag == _MAP:
                 return self._mapping(node, place)
@@ -102,6 +110,8 @@ class _Document:
         pairs = self._pairs(node, place)
         try:
             secret = self._fetch(pairs)
+        except Unresolved:
+            return self._faults.skip(place)
         except ValueError as error:
             return self._faults.lose(place, str(error))
         if secret is None:
@@ -121,7 +131,7 @@ class _Document:
             elif key.value in pairs:
                 self._faults.add((*place, key.value), f"is written twice, the second time in line {line}: remove one")
             else:
-                pairs[key.value] = self.value(value, (*place, key.value))
+                pairs[key.value] = self.value(value, (*place, key.value), key)
         return pairs
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> object:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -60,26 +60,44 @@ class Fault:
     """Where, such as ``policy.caps[1].limit``; empty for the whole file."""
     problem: str
     """What, and how to mend it. Never holds a secret."""
+    line: int | None = None
+    """Of the file, from 1; None where it is no line's."""
+
+    @property
+    def sentence(self) -> str:
+        """For people who know the line."""
+        return f"{self.path}: {self.problem}" if self.path else self.problem
 
     def __str__(self) -> str:
-        """As people read it."""
-        return f"{self.path}: {self.problem}" if self.path else self.problem
+        """For people."""
+        return self.sentence if self.line is None else f"line {self.line}: {self.sentence}"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; ``faults`` are all the reasons that could be found, in the file's order."""
+    """The configuration cannot be used.
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    ``faults`` are all the reasons that could be found, and ``warnings`` what else its author hardly meant, each in the
+    file's order.
+    """
+
+    def __init__(self, faults: Iterable[Fault], warnings: Iterable[Fault] = ()) -> None:
         """At least one fault."""
         self.faults = tuple(faults)
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(map(str, self.faults)))
 
 
 class Faults:
-    """Those of one file, collected in any order."""
+    """Those of one file, collected in any order.
 
-    def __init__(self) -> None:
+    Args:
+        within: The sections that matter; what is wrong with the others is not told. Empty: all matter.
+    """
+
+    def __init__(self, within: Collection[str] = ()) -> None:
+        self._within = within
         self._found: dict[Fault, tuple[int, int]] = {}
+        self._warned: dict[Fault, tuple[int, int]] = {}
         self._marks: dict[Place, tuple[int, int]] = {(): (0, 0)}
         self._lost: set[Place] = set()
         self._secrets: set[str] = set()
@@ -95,13 +113,20 @@ class Faults:
 
     def add(self, place: Place, problem: str) -> None:
         """What is wrong there; the sentence may hold a secret. Left out where something is wrong around it already."""
+        self._tell(self._found, place, problem)
+
+    def warn(self, place: Place, problem: str) -> None:
+        """The same of what can be used, though it was hardly meant."""
+        self._tell(self._warned, place, problem)
+
+    def _tell(self, told: dict[Fault, tuple[int, int]], place: Place, problem: str) -> None:
         ways = [place[:end] for end in range(len(place), -1, -1)]
-        if self._lost.intersection(ways):
+        if self._lost.intersection(ways) or (self._within and place and place[0] not in self._within):
             return
         for secret in sorted(self._secrets, key=len, reverse=True):
             problem = problem.replace(secret, "***")
         mark = next(self._marks[way] for way in ways if way in self._marks)
-        self._found.setdefault(Fault(_path(place), " ".join(problem.split())), mark)
+        told.setdefault(Fault(_path(place), " ".join(problem.split()), mark[0] + 1), mark)
 
     def lose(self, place: Place, problem: str) -> object:
         """The same of a value that cannot be read at all; returns what to put in its stead."""
@@ -120,10 +145,23 @@ class Faults:
             written = self._written((*place, *way[: len(way) - len(key)]))
             self.add((*written, *key), _problem(detail, model))
 
+    def skip(self, place: Place) -> object:
+        """Of a value that is not known here and need not be; returns what to put in its stead."""
+        self._lost.add(place)
+        return LOST
+
+    def any(self, *sections: str) -> bool:
+        """Whether something is wrong with one of the sections."""
+        return any(re.split(r"[.[]", fault.path)[0] in sections for fault in self._found)
+
+    def warnings(self) -> tuple[Fault, ...]:
+        """Those of what can be used, in the file's order."""
+        return tuple(sorted(self._warned, key=self._warned.__getitem__))
+
     def check(self) -> None:
         """Raises ConfigError if there is any."""
         if self._found:
-            raise ConfigError(sorted(self._found, key=self._found.__getitem__))
+            raise ConfigError(sorted(self._found, key=self._found.__getitem__), self.warnings())
 
     def _written(self, place: Place) -> Place:
         """As the file has it: without the steps that are pydantic's or ours only."""

@@ -6,28 +6,19 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal
-
-from ratelimit import Calendar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
     import providers
-    from gateway.message import MessageState, OnUnknown, Priority
+    from gateway.config.faults import Fault
+    from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
     from providers import Channel
-    from ratelimit import FrequencyCap, MinimumGap, QuietHours, Rule
+    from ratelimit import FrequencyCap, Holidays, MinimumGap, QuietHours, Rule, SendWindow
 
 DAY: Final = timedelta(days=1)
-
-CALENDAR: Mapping[Calendar, timedelta] = {Calendar.DAY: DAY, Calendar.WEEK: 7 * DAY, Calendar.MONTH: 31 * DAY}
-"""The longest that each calendar window can be."""
-
-ZONES: Final = 2 * DAY
-"""How much earlier a calendar window may have begun by the clocks of another zone: 26 hours lie between Baker
-Island and Kiritimati, and either may change its clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +32,19 @@ class Category:
     caps_exempt: bool
     """No frequency cap and no minimum gap holds it back."""
     quiet_hours_exempt: bool
+    """No quiet hours, send window or holiday holds it back."""
     counts: bool
     """Whether its contacts count for the caps of others."""
     expires_after: timedelta
     on_unknown: OnUnknown
     unsubscribe: bool
     """Whether its mails offer one-click unsubscribe."""
+    when_capped: WhenCapped
+    """What becomes of a message that a cap or a gap holds back."""
+    collapse: bool
+    """Of one person's waiting messages of one campaign only the newest is sent."""
+    abuse: FrequencyCap | None
+    """How many of it one address may get, whomever they are for. Nothing is exempt from it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,10 @@ class Policy:
     caps: tuple[FrequencyCap, ...]
     gaps: tuple[MinimumGap, ...]
     quiet_hours: tuple[QuietHours, ...]
+    send_windows: tuple[SendWindow, ...]
+    holidays: tuple[Holidays, ...]
+    countries: Mapping[str, ZoneInfo]
+    """The zone of persons of whom only the country is known (ISO 3166-1 alpha-2)."""
     hash: str
     """Of its meaning: comments, order of keys and spelt-out defaults do not change it. SHA-256, hex."""
 
@@ -67,19 +69,33 @@ class Policy:
         known = self._rules.get(category.name)
         return self._of(category) if known is None else known
 
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """In the order in which they are asked."""
+        return (*self.caps, *self.gaps, *self.quiet_hours, *self.send_windows, *self.holidays)
+
     @cached_property
     def _rules(self) -> Mapping[str, tuple[Rule, ...]]:
         return {name: self._of(category) for name, category in self.categories.items()}
 
     def _of(self, category: Category) -> tuple[Rule, ...]:
-        limits: tuple[FrequencyCap | MinimumGap, ...] = () if category.caps_exempt else (*self.caps, *self.gaps)
-        hours = () if category.quiet_hours_exempt else self.quiet_hours
-        return tuple(rule for rule in (*limits, *hours) if not rule.categories or category.name in rule.categories)
+        return tuple(
+            rule
+            for rule in self.all_rules
+            if not (category.caps_exempt if rule.looks_back else category.quiet_hours_exempt)
+            and (not rule.only.categories or category.name in rule.only.categories)
+        )
+
+    @cached_property
+    def labels(self) -> frozenset[str]:
+        """Those that some rule looks at."""
+        scopes = [cap.scope_labels for cap in self.caps] + [gap.scope_labels for gap in self.gaps]
+        return frozenset({label for rule in self.all_rules for label, _ in rule.only.labels}.union(*scopes))
 
     @cached_property
     def longest_window(self) -> timedelta:
-        """How far back contacts matter to any rule; zero where none looks back."""
-        return max(chain(map(window, self.caps), (gap.gap for gap in self.gaps)), default=timedelta(0))
+        """How far back contacts with a person matter to any rule; zero where none looks back."""
+        return max((rule.looks_back for rule in self.all_rules), default=timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +202,5 @@ class Config:
     retention: Retention
     worker: WorkerConfig
     policy: Policy
-
-
-def window(cap: FrequencyCap) -> timedelta:
-    """How far back the cap looks."""
-    return cap.per if isinstance(cap.per, timedelta) else CALENDAR[cap.per] + ZONES
+    warnings: tuple[Fault, ...] = ()
+    """What the policy says that its author hardly meant; it can be used all the same."""

@@ -6,11 +6,12 @@ import copy
 import hashlib
 import json
 import string
+import sys
 from dataclasses import replace
 from datetime import time, timedelta
 from pathlib import Path
+from subprocess import run
 from time import perf_counter
-from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -20,17 +21,28 @@ from hypothesis import strategies as st
 import gateway
 from gateway import config
 from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault
-from gateway.config.reading import POLICY_SECTIONS, SECTIONS
-from gateway.message import MessageState, OnUnknown, Priority
+from gateway.config.policy import SECTIONS as POLICY_SECTIONS
+from gateway.config.reading import SECTIONS
+from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
 from providers import Channel
-from ratelimit import Calendar, Scope
+from ratelimit import (
+    Calendar,
+    FrequencyCap,
+    Holidays,
+    MinimumGap,
+    Only,
+    QuietHours,
+    Scope,
+    SendWindow,
+    zone,
+)
 
 SAMPLE = Path(gateway.__file__).with_name("sample.yaml")
 SECRET = "s3cr3t-Sesame-0pen"
 SHA256 = hashlib.sha256(b"key").hexdigest()
 ENVIRON = {"TWILIO_TOKEN": SECRET, "MAIL_PASSWORD": SECRET + "2", "EMPTY": "", "HALF": "\udc80"}
 
-# The sample of DESIGN.md without what later releases bring, and with the provider that it only names.
+# The sample of DESIGN.md without what later releases bring, and with what it only names.
 DESIGN = f"""
 store: sqlite:///decorum.db                    # or postgresql://…
 broker: amqp://guest:guest@localhost/          # leave out: HTTP only
@@ -47,16 +59,18 @@ routes: {{email: [mail], sms: [text, text_backup]}}     # in order
 policy:
   timezone: Asia/Tokyo                         # last resort, after request, profile and phone number
   categories:
-    one_time_code: {{priority: critical, caps: exempt, quiet_hours: exempt, expires_after: 5m, on_unknown: leave}}
+    one_time_code: {{priority: critical, caps: exempt, quiet_hours: exempt, expires_after: 5m, on_unknown: leave, abuse: {{limit: 5, per: 1h}}}}
     transactional: {{priority: high, quiet_hours: exempt, on_unknown: repeat}}
     reactivation:  {{priority: bulk, channels: [push, sms, email], expires_after: 14d}}
   caps:
     - {{name: daily, limit: 2, per: 24h}}                                   # rolling
     - {{name: push-week, limit: 3, per: week, channel: push}}               # calendar, in the person's zone
-    - {{name: campaign-month, limit: 6, per: 30d, scope: [user, campaign]}}
+    - {{name: campaign-month, limit: 6, per: 30d, scope: [user, campaign], reserve: {{high: 1}}}}
+    - {{name: tighter-daily, limit: 1, per: 24h, enforce: 0%}}              # shadow
   minimum_gap: 2h
-  quiet_hours: [{{name: night, from: "21:00", to: "08:00"}}]
-"""
+  quiet_hours: [{{name: night, from: "21:00", to: "08:00", release_over: 30m}}]
+  send_windows: [{{channel: sms, category: reactivation, hours: ["11:00-12:00", "19:00-21:00"]}}]
+"""  # noqa: E501 - as the design has it
 
 SMALL = {
     "providers": {"box": {"kind": "inbox"}},
@@ -107,7 +121,7 @@ def test_the_sample_of_the_design_loads() -> None:
     assert found.worker == config.WorkerConfig(dict.fromkeys(Priority, 256), timedelta(seconds=10))
 
     policy = found.policy
-    assert policy.zone == ZoneInfo("Asia/Tokyo")
+    assert policy.zone is zone("Asia/Tokyo")
     code, transactional, reactivation = policy.categories.values()
     assert code == config.Category(
         name="one_time_code",
@@ -119,20 +133,27 @@ def test_the_sample_of_the_design_loads() -> None:
         expires_after=timedelta(minutes=5),
         on_unknown=OnUnknown.LEAVE,
         unsubscribe=False,
+        when_capped=WhenCapped.DEFER,
+        collapse=False,
+        abuse=FrequencyCap("abuse", 5, timedelta(hours=1)),
     )
     assert transactional.on_unknown is OnUnknown.REPEAT
     assert transactional.expires_after == timedelta(hours=72)
     assert transactional.counts
+    assert transactional.abuse is None
     assert not transactional.unsubscribe
     assert reactivation.channels == (Channel.PUSH, Channel.SMS, Channel.EMAIL)
     assert reactivation.unsubscribe
-    daily, week, month = policy.caps
+    daily, week, month, tighter = policy.caps
     assert (daily.name, daily.limit, daily.per, daily.scope) == ("daily", 2, timedelta(days=1), frozenset())
-    assert (week.per, week.channels, week.week_start) == (Calendar.WEEK, {Channel.PUSH}, 0)
-    assert month.scope == {Scope.CAMPAIGN}
+    assert (week.per, week.only, week.week_start) == (Calendar.WEEK, Only(frozenset({Channel.PUSH})), 0)
+    assert (month.scope, month.reserve) == ({Scope.CAMPAIGN}, ((Priority.HIGH, 1),))
+    assert (daily.enforce, tighter.enforce) == (100, 0)
     assert [gap.gap for gap in policy.gaps] == [timedelta(hours=2)]
-    (night,) = policy.quiet_hours
-    assert (night.start, night.end) == (time(21), time(8))
+    assert policy.quiet_hours == (QuietHours("night", time(21), time(8), release_over=timedelta(minutes=30)),)
+    sms_of_reactivation = Only(frozenset({Channel.SMS}), frozenset({"reactivation"}))
+    hours = ((time(11), time(12)), (time(19), time(21)))
+    assert policy.send_windows == (SendWindow("send-window-sms-reactivation", hours, only=sms_of_reactivation),)
 
 
 def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others() -> None:
@@ -142,10 +163,11 @@ def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others()
         return [rule.name for rule in policy.rules(policy.categories[category])]
 
     assert names("one_time_code") == []
-    assert names("transactional") == ["daily", "push-week", "campaign-month", "minimum_gap"]
-    assert names("reactivation") == ["daily", "campaign-month", "minimum_gap", "night"]
+    assert names("transactional") == ["daily", "push-week", "campaign-month", "tighter-daily", "minimum_gap"]
+    clocks = ["night", "send-window-sms-reactivation"]
+    assert names("reactivation") == ["daily", "campaign-month", "tighter-daily", "minimum_gap", *clocks]
     gone = replace(policy.categories["reactivation"], name="of_an_older_policy")
-    assert [rule.name for rule in policy.rules(gone)] == names("reactivation")
+    assert [rule.name for rule in policy.rules(gone)] == names("reactivation")[:-1]
 
 
 def test_the_packaged_sample_loads_in_an_instant_without_any_environment() -> None:
@@ -256,9 +278,9 @@ def test_gaps_and_weeks_can_be_told_in_full() -> None:
     caps = [{"name": "c", "limit": 1, "per": "week", "channel": ["sms", "push"]}]
     policy = parse(small(policy__minimum_gap=gaps, policy__caps=caps, policy__week_start="sunday")).policy
 
-    assert [(gap.name, gap.channels, gap.categories) for gap in policy.gaps] == [
-        ("a", {"sms"}, frozenset()),
-        ("b", frozenset(), {"news"}),
+    assert [(gap.name, gap.only) for gap in policy.gaps] == [
+        ("a", Only(frozenset({"sms"}))),
+        ("b", Only(categories=frozenset({"news"}))),
     ]
     assert policy.caps[0].week_start == 6
 
@@ -274,9 +296,182 @@ def test_a_policys_hash_is_of_its_meaning() -> None:
 
     assert parse(text).policy.hash == parse(same).policy.hash
     assert parse(text).policy.hash != parse(other).policy.hash
-    # The same in another process, whatever its hash seed.
-    of_all = small(policy__caps=[{"name": "c", "limit": 1, "per": "24h", "channel": list(Channel)}])
-    assert parse(of_all).policy.hash == "f4223c597e741925f1891b81c93b25183e27cc8c1787f7c5bf52e419e9053655"
+
+
+MEANT = {
+    "policy__countries": {"JP": "Asia/Tokyo", "FR": "Europe/Paris"},
+    "policy__categories": {"news": {"when_capped": "drop", "abuse": {"limit": 9, "per": "60m"}}, "codes": {}},
+    "policy__caps": [
+        {"name": "c", "limit": 4, "per": "7d", "scope": ["labels.b", "labels.a"], "reserve": {"high": 1, "critical": 1}}
+    ],
+    "policy__minimum_gap": [{"name": "g", "gap": "2h", "label": {"b": ["2", "1"], "a": "1"}, "country": ["JP", "FR"]}],
+    "policy__quiet_hours": [{"name": "q", "from": "21:00", "to": "24:00", "days": "weekdays", "enforce": "100%"}],
+    "policy__send_windows": [{"channel": "sms", "hours": ["15:00-18:00", "09:00-12:00"]}],
+    "policy__holidays": [{"name": "h", "country": "JP"}],
+    "policy__presets": [{"preset": "cn-marketing", "category": ["news", "codes"]}],
+}
+ALIKE = {
+    "policy__countries": {"FR": "Europe/Paris", "JP": "Asia/Tokyo"},
+    "policy__categories": {
+        "codes": {"when_capped": "defer", "counts": True},
+        "news": {"abuse": {"per": "1h", "limit": 9}, "when_capped": "drop"},
+    },
+    "policy__caps": [
+        {"name": "c", "limit": 4, "per": "1w", "scope": ["user", "labels.a", "labels.b"], "enforce": "100.0%"}
+        | {"reserve": {"critical": 1, "high": 1}}
+    ],
+    "policy__minimum_gap": [
+        {"gap": "120m", "name": "g", "label": {"a": ["1"], "b": ["1", "2"]}, "country": ["FR", "JP", "FR"]}
+    ],
+    "policy__quiet_hours": [
+        {"name": "q", "to": "00:00", "from": "21:00"}
+        | {"days": ["friday", "monday", "tuesday", "wednesday", "thursday"]}
+    ],
+    "policy__send_windows": [
+        {"name": "send-window-sms", "channel": ["sms"], "hours": ["09:00 - 12:00", "15:00-18:00"], "days": "daily"}
+        | {"days": ["weekdays", "weekend"]}
+    ],
+    "policy__holidays": [{"name": "h", "country": "JP", "subdivision": None}],
+    "policy__presets": [
+        {"preset": "cn-marketing", "category": ["codes", "news"], "hours": "09:00-20:00", "limit": None}
+    ],
+}
+DIFFERENT = {
+    "policy__countries": {"JP": "Asia/Tokyo", "FR": "Europe/Berlin"},
+    "policy__categories": {"news": {"when_capped": "drop", "abuse": {"limit": 8, "per": "60m"}}, "codes": {}},
+    "policy__caps": [MEANT["policy__caps"][0] | {"reserve": {"high": 2}}],
+    "policy__minimum_gap": [MEANT["policy__minimum_gap"][0] | {"country": "JP"}],
+    "policy__quiet_hours": [MEANT["policy__quiet_hours"][0] | {"enforce": "99%"}],
+    "policy__send_windows": [{"channel": "sms", "hours": ["15:00-18:00", "09:00-12:30"]}],
+    "policy__holidays": [{"name": "h", "country": "FR"}],
+    "policy__presets": [{"preset": "cn-marketing", "category": "news"}],
+}
+
+
+def test_a_policys_hash_is_the_same_however_it_is_spelt() -> None:
+    assert parse(small(**MEANT)).policy.hash == parse(small(**ALIKE)).policy.hash
+    assert parse(small(**MEANT)) == parse(small(**MEANT))
+
+
+@pytest.mark.parametrize("key", DIFFERENT)
+def test_a_policys_hash_covers_every_part_of_it(key: str) -> None:
+    meant, different = parse(small(**MEANT)), parse(small(**(MEANT | {key: DIFFERENT[key]})))
+
+    assert meant.policy.hash != different.policy.hash
+    assert meant != different
+
+
+def test_a_policys_hash_is_the_same_in_every_process() -> None:
+    text = small(**MEANT, routes__sms="box")
+    script = "import sys, pathlib; from gateway import config; base = pathlib.Path(); "
+    script += "print(config.parse(sys.stdin.read(), {}, base=base).policy.hash)"
+    hashes = {
+        run(
+            [sys.executable, "-c", script],
+            input=text,
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+
+    assert hashes == {parse(text).policy.hash + "\n"}
+
+
+def test_sections_can_be_compared() -> None:
+    one, other = parse(DESIGN), parse(DESIGN.replace("limit: 2, per: 24h", "limit: 3, per: 24h"))
+
+    assert one.policy != other.policy
+    assert replace(one, policy=other.policy, warnings=other.warnings) == other
+    assert (one.providers, one.routes, one.worker) == (other.providers, other.routes, other.worker)
+    changed = parse(DESIGN.replace("AC123", "AC124"))
+    assert one.providers != changed.providers
+
+
+# ----------------------------------------------------------------------------------------------------------- the policy
+
+
+def test_every_key_of_a_rule_means_what_it_says() -> None:
+    narrowed = {"channel": "sms", "category": "news", "label": {"team": ["b", "a"]}, "country": ["FR", "JP"]}
+    shared = narrowed | {"enforce": "12.5%", "since": "2026-11-01"}
+    policy = parse(
+        small(
+            policy__week_start="sunday",
+            policy__caps=[shared | {"name": "c", "limit": 9, "per": "month", "scope": ["labels.team", "channel"]}],
+            policy__minimum_gap=[shared | {"name": "g", "gap": "2h", "scope": "labels.team"}],
+            policy__quiet_hours=[
+                shared | {"name": "q", "from": "20:00", "to": "24:00", "days": "weekend", "release_over": "10m"}
+            ],
+            policy__send_windows=[shared | {"name": "s", "hours": "09:00-24:00", "days": ["monday", "friday"]}],
+        )
+    ).policy
+
+    only = Only(
+        frozenset({Channel.SMS}),
+        frozenset({"news"}),
+        (("team", frozenset({"a", "b"})),),
+        frozenset({"FR", "JP"}),
+    )
+    labels, ten = frozenset({"team"}), timedelta(minutes=10)
+    assert policy.caps == (
+        FrequencyCap("c", 9, Calendar.MONTH, frozenset({Scope.CHANNEL}), labels, only, week_start=6, enforce=12.5),
+    )
+    assert policy.gaps == (MinimumGap("g", timedelta(hours=2), frozenset(), labels, only, 12.5),)
+    assert policy.quiet_hours == (QuietHours("q", time(20), time(0), frozenset({5, 6}), ten, only, 12.5),)
+    hours = ((time(9), time(0)),)
+    assert policy.send_windows == (SendWindow("s", hours, frozenset({0, 4}), only=only, enforce=12.5),)
+
+
+def test_holidays_are_a_countrys_and_may_be_for_persons_of_others() -> None:
+    alsace = {"name": "a", "country": "FR", "subdivision": "6AE", "person_country": ["FR", "MC"]}
+    policy = parse(small(policy__holidays=[alsace, {"name": "j", "country": "JP"}])).policy
+
+    assert policy.holidays == (
+        Holidays("a", "FR", "6AE", Only(countries=frozenset({"FR", "MC"}))),
+        Holidays("j", "JP"),
+    )
+
+
+def test_a_country_has_the_zone_that_is_written() -> None:
+    policy = parse(small(policy__countries={"JP": "Asia/Tokyo", "FR": "Europe/Paris"})).policy
+
+    assert policy.countries == {"JP": zone("Asia/Tokyo"), "FR": zone("Europe/Paris")}
+
+
+@pytest.mark.parametrize(
+    ("written", "abuse"),
+    [
+        ({"priority": "critical", "caps": "exempt"}, (5, 1)),
+        ({"priority": "critical"}, None),
+        ({"caps": "exempt"}, None),
+        ({"priority": "critical", "caps": "exempt", "abuse": {"limit": 2, "per": "3h"}}, (2, 3)),
+        ({"abuse": {"limit": 9, "per": "24h"}}, (9, 24)),
+    ],
+)
+def test_what_no_cap_holds_and_is_critical_is_limited_per_address(
+    written: dict[str, object], abuse: tuple[int, int] | None
+) -> None:
+    category = parse(small(policy__categories={"news": written})).policy.categories["news"]
+
+    assert category.abuse == (FrequencyCap("abuse", abuse[0], timedelta(hours=abuse[1])) if abuse else None)
+
+
+def test_what_becomes_of_what_is_capped_or_waits_is_the_categorys() -> None:
+    news = parse(small(policy__categories={"news": {"when_capped": "next_channel", "collapse": "newest"}}))
+
+    assert news.policy.categories["news"].when_capped is WhenCapped.NEXT_CHANNEL
+    assert news.policy.categories["news"].collapse
+
+
+def test_a_gateway_warns_of_nothing_in_the_packaged_sample_and_of_what_the_design_leaves_open() -> None:
+    assert config.load(SAMPLE, {}).warnings == ()
+    assert [fault.path for fault in parse(DESIGN).warnings] == [
+        "policy.categories.reactivation.channels",  # push has no route there
+        "policy.caps[1].channel",
+        "policy.caps[3].enforce",  # since when?
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- which file it is
@@ -303,11 +498,11 @@ def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> 
 BROKEN = [
     ("", "", "empty"),
     ("[1]", "", "must be a mapping"),
-    ("a: b: c", "", "line 1, column 5"),
-    ("a: 1\nb: [", "", "line 2, column 5"),
-    ("a: &x 1\nb: *x", "", "line 2, column 4: an alias"),
+    ("a: b: c", "", "column 5"),
+    ("a: 1\nb: [", "", "column 5"),
+    ("a: &x 1\nb: *x", "", "column 4: an alias"),
     ("[" * 10_000, "", "nested too deeply"),
-    ("a: \x00", "", "line 1: a character"),
+    ("a: \x00", "", "a character"),
     ('a: "\\UFFFFFFFF"', "", "escape"),
     ("--- 1\n--- 2", "", "single document"),
     ("a" * 1_000_001, "", "larger than"),
@@ -342,6 +537,7 @@ MAIL = {"kind": "smtp", "host": "localhost", "sender": "a@example.com"}
 TEXT = {"kind": "twilio_sms", "account_sid": "AC1", "auth_token": SECRET, "sender": "+15005550006"}
 CAP = {"name": "a", "limit": 1, "per": "24h"}
 NIGHT = {"name": "night", "from": "21:00", "to": "08:00"}
+WINDOW = {"channel": "sms", "hours": ["11:00-12:00", "19:00-21:00"]}
 KEY = {"name": "orders", "sha256": SHA256, "scopes": ["send"]}
 
 WRONG = [
@@ -422,7 +618,11 @@ WRONG = [
     ({"worker__attempt": ""}, "worker.attempt", "duration with its unit"),
     ({"policy": None}, "policy", "is missing"),
     ({"policy": []}, "policy", "must be a mapping"),
-    ({"policy__send_windows": []}, "policy.send_windows", "not a known key"),
+    ({"policy__send_window": []}, "policy.send_window", "did you mean send_windows?"),
+    ({"policy__countries": {"JPN": "Asia/Tokyo"}}, "policy.countries.JPN", "did you mean JP?"),
+    ({"policy__countries": {"UK": "Europe/London"}}, "policy.countries.UK", "did you mean GB?"),
+    ({"policy__countries": {"jp": "Asia/Tokyo"}}, "policy.countries.jp", "did you mean JP?"),
+    ({"policy__countries": {"JP": "Asia/Tokio"}}, "policy.countries.JP", "did you mean Asia/Tokyo?"),
     ({"policy__timezone": None}, "policy.timezone", "is missing"),
     ({"policy__timezone": "Asia/Tokio"}, "policy.timezone", "did you mean Asia/Tokyo?"),
     ({"policy__timezone": "../etc/passwd"}, "policy.timezone", "IANA"),
@@ -432,7 +632,20 @@ WRONG = [
     ({"policy__categories": {"a": {"priority": "critcal"}}}, "policy.categories.a.priority", "did you mean critical?"),
     ({"policy__categories": {"a": {"caps": "none"}}}, "policy.categories.a.caps", "must be exempt, or be left out"),
     ({"policy__categories": {"a": {"counts": "yes"}}}, "policy.categories.a.counts", "true or false"),
-    ({"policy__categories": {"a": {"abuse": {}}}}, "policy.categories.a.abuse", "not a known key"),
+    ({"policy__categories": {"a": {"abuse": {"per": "1h"}}}}, "policy.categories.a.abuse.limit", "is missing"),
+    (
+        {"policy__categories": {"a": {"abuse": {"limit": 0, "per": "1h"}}}},
+        "policy.categories.a.abuse.limit",
+        "at least 1",
+    ),
+    ({"policy__categories": {"a": {"abuse": {"limit": 1, "per": "day"}}}}, "policy.categories.a.abuse.per", "duration"),
+    ({"policy__categories": {"a": {"abuse": {"limit": 1, "per": "31d"}}}}, "policy.categories.a.abuse.per", "most 30d"),
+    (
+        {"policy__categories": {"a": {"when_capped": "next_chanel"}}},
+        "policy.categories.a.when_capped",
+        "mean next_channel?",
+    ),
+    ({"policy__categories": {"a": {"collapse": True}}}, "policy.categories.a.collapse", "must be newest, or be left"),
     ({"policy__categories": {"a": {"channels": []}}}, "policy.categories.a.channels", "at least 1"),
     ({"policy__categories": {"a": {"channels": "smss"}}}, "policy.categories.a.channels", "did you mean sms?"),
     ({"policy__categories": {"a": {"channels": ["sms", "sms"]}}}, "policy.categories.a.channels", "twice"),
@@ -446,21 +659,63 @@ WRONG = [
     ({"policy__caps": [CAP | {"per": "400d"}]}, "policy.caps[0].per", "at most 366d"),
     ({"policy__caps": [CAP | {"per": 24}]}, "policy.caps[0].per", "day, week or month"),
     ({"policy__caps": [CAP | {"scope": ["person"]}]}, "policy.caps[0].scope[0]", "user, channel, category, campaign"),
-    ({"policy__caps": [CAP | {"enforce": "0%"}]}, "policy.caps[0].enforce", "not a known key"),
+    ({"policy__caps": [CAP | {"scope": ["labels."]}]}, "policy.caps[0].scope[0]", "labels.NAME"),
+    ({"policy__caps": [CAP | {"enforce": 0}]}, "policy.caps[0].enforce", "such as 25%"),
+    ({"policy__caps": [CAP | {"enforce": "101%"}]}, "policy.caps[0].enforce", "0% (shadow: only recorded) to 100%"),
+    ({"policy__caps": [CAP | {"since": "yesterday"}]}, "policy.caps[0].since", "such as 2026-11-01"),
+    ({"policy__caps": [CAP | {"since": "2026-02-30"}]}, "policy.caps[0].since", "such as 2026-11-01"),
+    ({"policy__caps": [CAP | {"label": {"team": []}}]}, "policy.caps[0].label.team", "at least 1"),
+    ({"policy__caps": [CAP | {"label": {"team": 7}}]}, "policy.caps[0].label.team", "in quotes"),
+    ({"policy__caps": [CAP | {"label": "team"}]}, "policy.caps[0].label", "must be a mapping"),
+    ({"policy__caps": [CAP | {"country": "UK"}]}, "policy.caps[0].country", "did you mean GB?"),
+    ({"policy__caps": [CAP | {"country": False}]}, "policy.caps[0].country", "in quotes"),
+    ({"policy__caps": [CAP | {"reserve": {"hihg": 1}}]}, "policy.caps[0].reserve.hihg", "did you mean high?"),
+    ({"policy__caps": [CAP | {"reserve": {"high": 0}}]}, "policy.caps[0].reserve.high", "at least 1"),
+    (
+        {"policy__caps": [CAP | {"limit": 3, "reserve": {"high": 1, "critical": 2}}]},
+        "policy.caps[0].reserve",
+        "keeps 3 of 3 places, the least urgent could never be sent: keep fewer, or raise the limit",
+    ),
     ({"policy__caps": [CAP | {"channel": "smss"}]}, "policy.caps[0].channel", "did you mean sms?"),
     ({"policy__caps": [CAP | {"category": "new"}]}, "policy.caps[0].category", "'new' is not under policy.categories"),
     ({"policy__caps": [CAP | {"name": "a b"}]}, "policy.caps[0].name", "must have the form"),
     ({"policy__caps": [CAP, CAP]}, "policy.caps[1].name", "twice"),
+    ({"policy__caps": [CAP | {"name": "abuse"}]}, "policy.caps[0].name", "limit per address is called: choose another"),
     ({"policy__caps": [CAP], "policy__quiet_hours": [NIGHT | {"name": "a"}]}, "policy.quiet_hours[0].name", "twice"),
     ({"policy__minimum_gap": 2}, "policy.minimum_gap", "duration with its unit"),
     ({"policy__minimum_gap": [{"name": "a"}]}, "policy.minimum_gap[0].gap", "is missing"),
     ({"policy__quiet_hours": [NIGHT | {"from": "9 pm"}]}, "policy.quiet_hours[0].from", "in quotes"),
-    ({"policy__quiet_hours": [NIGHT | {"to": "24:00"}]}, "policy.quiet_hours[0].to", '"23:59"'),
+    ({"policy__quiet_hours": [NIGHT | {"from": "24:00"}]}, "policy.quiet_hours[0].from", '"23:59"'),
+    ({"policy__quiet_hours": [NIGHT | {"to": "24:01"}]}, "policy.quiet_hours[0].to", '"24:00"'),
+    ({"policy__quiet_hours": [NIGHT | {"days": "mondays"}]}, "policy.quiet_hours[0].days", "did you mean monday?"),
+    ({"policy__quiet_hours": [NIGHT | {"release_over": "24h"}]}, "policy.quiet_hours[0].release_over", "less than 24h"),
+    ({"policy__send_windows": [{"hours": []}]}, "policy.send_windows[0].hours", "at least 1"),
+    ({"policy__send_windows": [{"hours": "11-12"}]}, "policy.send_windows[0].hours", '"11:00-12:00"'),
+    ({"policy__send_windows": [{"hours": "11:00-11:00"}]}, "policy.send_windows[0].hours", '"00:00-24:00"'),
+    ({"policy__send_windows": [WINDOW, WINDOW]}, "policy.send_windows[1].name", "twice"),
+    (
+        {"policy__send_windows": [WINDOW | {"release_over": "1h"}]},
+        "policy.send_windows[0].release_over",
+        "shorter than each of the hours, and one lasts 1h",
+    ),
+    ({"policy__holidays": [{"name": "a"}]}, "policy.holidays[0].country", "is missing"),
+    ({"policy__holidays": [{"name": "a", "country": "JPN"}]}, "policy.holidays[0].country", "did you mean JP?"),
+    ({"policy__holidays": [{"name": "a", "country": "uk"}]}, "policy.holidays[0].country", "did you mean GB?"),
+    (
+        {"policy__holidays": [{"name": "a", "country": "US", "subdivision": "NYC"}]},
+        "policy.holidays[0].subdivision",
+        "did you mean NY?",
+    ),
+    (
+        {"policy__holidays": [{"name": "a", "country": "JP", "subdivision": "13"}]},
+        "policy.holidays[0].subdivision",
+        "leave it out",
+    ),
     ({"policy__quiet_hours": [NIGHT | {"to": "21:00"}]}, "policy.quiet_hours[0].to", "nothing would ever be sent"),
     (
         {"policy__quiet_hours": [NIGHT | {"to": "20:59"}], "worker__attempt": "2m"},
         "policy.quiet_hours[0].to",
-        "no time to send",
+        "leaves no time to send, for an attempt takes 120s (worker.attempt): shorten these hours",
     ),
     ({"policy__quiet_hours": [{"name": "a", "to": "08:00"}]}, "policy.quiet_hours[0].from", "is missing"),
     ({"policy__quiet_hours": [NIGHT | {"start": "1"}]}, "policy.quiet_hours[0].start", "there are name"),
@@ -522,9 +777,9 @@ policy:
 
 
 def test_an_error_reads_as_one_line_for_each_fault() -> None:
-    error = ConfigError([Fault("a.b", "is wrong"), Fault("", "line 3: is broken")])
+    error = ConfigError([Fault("a.b", "is wrong"), Fault("", "is broken", 3), Fault("a.c", "is wrong", 4)])
 
-    assert str(error) == "a.b: is wrong\nline 3: is broken"
+    assert str(error) == "a.b: is wrong\nline 3: is broken\nline 4: a.c: is wrong"
 
 
 # -------------------------------------------------------------------------------------------------------------- secrets
@@ -605,6 +860,13 @@ _words = st.sampled_from([*SECTIONS, *POLICY_SECTIONS, *Channel, "kind", "env", 
         "inbox",
         "http",
         "UTC",
+        "11:00-12:00",
+        "24:00",
+        "0%",
+        "JP",
+        "labels.team",
+        "us-marketing",
+        "2026-11-01",
         "a b",
         "\x00",
         "\ud800",
@@ -626,6 +888,7 @@ _json = st.recursive(
 BASES = [
     yaml.safe_load(SAMPLE.read_text()),
     yaml.safe_load(DESIGN),
+    json.loads(small(**MEANT)),
     yaml.safe_load(DESIGN)
     | {
         "providers": {

@@ -5,16 +5,13 @@ Pure: every function takes ``now`` and all that it looks at. The worker, ``expla
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
-
-from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
+from typing import TYPE_CHECKING
 
 from gateway.message import (
+    TOPIC,
     Address,
     AttemptState,
     Message,
@@ -23,30 +20,21 @@ from gateway.message import (
     Person,
     Priority,
     Refusal,
+    WhenCapped,
     addresses,
-    instant,
-    microseconds,
-    number_of,
 )
-from providers import (
-    Channel,
-    Misconfigured,
-    ProviderError,
-    ReceiptStatus,
-    Rejected,
-    Throttled,
-    Unavailable,
-    Unconfirmed,
-    Unreachable,
-)
-from ratelimit import Subject, earliest, explain
+from gateway.outcome import BUG, Outcome
+from gateway.whereabouts import Whereabouts, whereabouts
+from ratelimit import Subject, closes, earliest, enforced, explain, zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from zoneinfo import ZoneInfo
 
     from gateway.config import Category, Policy
-    from gateway.message import Attempt, Profile
-    from ratelimit import Contact, Ruling
+    from gateway.message import Attempt
+    from providers import Channel
+    from ratelimit import Contact, FrequencyCap, Rule, Ruling, Verdict
 
 RETRY_BUDGET = 24
 """Tries that failed at the provider before a message is given up; about four hours with the waits below."""
@@ -56,7 +44,8 @@ _BUSY_WAIT = timedelta(seconds=1)
 _REPEAT_WAIT = timedelta(minutes=1)
 """How long a receipt may take to settle an unknown outcome before a message that may be repeated is."""
 _REPEATS = 1
-BUG = "bug"
+_SAID_SINCE = (Refusal.OPTED_OUT, Refusal.ABUSE)
+"""What may come to hold for a message between two tries, and ends it then, whatever they came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +73,9 @@ class Facts:
     tries: int
     """Of the retry budget, used up so far."""
     now: datetime
+    on_addresses: Mapping[str, Sequence[Contact]] = field(default_factory=dict)
+    """By the fingerprint of an address: what it got of this category, whomever that was for. Read only where the
+    category limits that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +87,12 @@ class Attempting:
     deadline: datetime
     zone: str
     """Whose calendar the contact is counted in."""
+    valid_until: datetime
+    """When the provider should give up: it expires, or the hours end in which it may be sent."""
+    shadow: tuple[Ruling, ...] = ()
+    """What rules say that would have held it back if they were enforced."""
+    passed: tuple[Ruling, ...] = ()
+    """What rules say that hold it back on the channels before this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,8 @@ class Deferred:
     until: datetime
     rule: str
     why: tuple[Ruling, ...] = ()
+    by_rules: bool = False
+    """Whether it is the policy that holds it, so that another policy may let it go sooner."""
     place: bool = False
     """Whether a place that another gives back may let it go sooner."""
     burns: bool = False
@@ -134,39 +134,6 @@ Step = Attempting | Deferred | Ended
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an attempt."""
-
-    state: AttemptState
-    reference: str | None = None
-    error: str | None = None
-    """Its kind and code, such as ``unavailable:refused``."""
-    retry_after: timedelta | None = None
-    burns: bool = True
-    failing: bool = False
-    """The provider is at fault, not the message or the address."""
-    throttled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    state: AttemptState
-    burns: bool = True
-    failing: bool = False
-    throttled: bool = False
-
-
-_MEANINGS: Mapping[type[ProviderError], _Meaning] = {
-    Unavailable: _Meaning(AttemptState.NOT_SENT, failing=True),
-    Throttled: _Meaning(AttemptState.NOT_SENT, burns=False, throttled=True),
-    Unconfirmed: _Meaning(AttemptState.UNKNOWN),
-    Rejected: _Meaning(AttemptState.REJECTED),
-    Unreachable: _Meaning(AttemptState.UNREACHABLE),
-    Misconfigured: _Meaning(AttemptState.NOT_SENT, failing=True),
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Judge:
     """The policy in force, the routes and their health: everything that decides but the facts."""
 
@@ -194,28 +161,15 @@ class Judge:
         """Whether a contact by this message is held against others."""
         return self.policy.categories[message.category].counts
 
+    def limits_addresses(self, message: Message) -> bool:
+        """Whether there is a limit to what one address may get of the message's category."""
+        category = self.policy.categories.get(message.category)
+        return category is not None and category.abuse is not None
 
-def accepted(reference: str) -> Outcome:
-    """The provider took it."""
-    return Outcome(AttemptState.ACCEPTED, reference)
-
-
-def failed(error: ProviderError) -> Outcome:
-    """The provider did not take it, or never answered."""
-    meaning = _MEANINGS[type(error)]
-    return Outcome(
-        meaning.state,
-        error=f"{type(error).__name__.lower()}:{error.code}",
-        retry_after=error.retry_after if isinstance(error, Throttled) else None,
-        burns=meaning.burns,
-        failing=meaning.failing,
-        throttled=meaning.throttled,
-    )
-
-
-def bug() -> Outcome:
-    """The adapter itself broke, and nobody can say how far it came."""
-    return Outcome(AttemptState.UNKNOWN, error=BUG)
+    def collapses(self, message: Message) -> bool:
+        """Whether only the newest of its line is sent."""
+        category = self.policy.categories.get(message.category)
+        return category is not None and category.collapse
 
 
 def next_step(
@@ -241,33 +195,100 @@ def next_step(
         return _ended(facts, MessageState.EXPIRED, "expires_at")
     if not _may_repeat(facts, policy):
         return Ended(MessageState.UNKNOWN, _last_error(facts))
-    address = _reachable(facts, routes)
-    if isinstance(address, Refusal):
-        if facts.attempts:
+    usable, refusal = reachable(facts, category, routes, span)
+    if not usable:
+        if facts.attempts and (refusal not in _SAID_SINCE or lost_a_channel(facts)):
             return _ended(facts, MessageState.FAILED, _last_error(facts))
-        return Ended(MessageState.REFUSED, address)
-    zones, home = zones_of(message, facts.person.profile, address, policy)
-    rules, subject = policy.rules(category), _subject(message, address, zones, home)
-    # Later than now only where the clock has been set back: no place is free before what was done is past.
-    asked = max(now, *(contact.begun for contact in facts.contacts)) if rules and facts.contacts else now
-    verdict = earliest(asked, span, rules, subject, facts.contacts)
-    if verdict.at != now:
-        why = explain(asked, span, rules, subject, facts.contacts)
-        if verdict.at is None:
-            return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
-        return Deferred(
-            min(verdict.at, message.expires_at),
-            verdict.rule or "clock",
-            why,
-            place=any(ruling.held_by and not ruling.permits for ruling in why),
-            will_expire=verdict.at >= message.expires_at,
-        )
+        return _ended(facts, MessageState.REFUSED, refusal, _abuses(facts, policy, category, span))
+    asked = _asked(facts, usable, policy, category, span)
+    if isinstance(asked, Deferred | Ended):
+        return asked
+    address, home, subject = asked.address, asked.where.calendar, asked.subject
     provider = _provider(address, routes, health, tried, message.priority, now)
     if isinstance(provider, Deferred):
         return provider if provider.until < message.expires_at else _until_expiry(provider, message)
     if provider is None:
         return _later(facts)
-    return Attempting(address, provider, now + span, home.key)
+    rules = policy.rules(category)
+    return Attempting(
+        address,
+        provider,
+        now + span,
+        home.key,
+        min(closes(now, rules, subject) or message.expires_at, message.expires_at),
+        _shadow(facts, rules, subject, span),
+        asked.passed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the rules say of a message on one of its channels."""
+
+    address: Address
+    where: Whereabouts
+    subject: Subject
+    verdict: Verdict
+    passed: tuple[Ruling, ...] = ()
+    """See ``Attempting``."""
+
+
+def _asked(
+    facts: Facts, usable: Sequence[Address], policy: Policy, category: Category, span: timedelta
+) -> _Asked | Deferred | Ended:
+    """The address to use now; or how long the message waits, for whichever of its channels is free first."""
+    rules = policy.rules(category)
+    asked: list[_Asked] = []
+    capped = False
+    for address in usable:
+        where, subject = subject_of(facts, address, policy)
+        one = _Asked(address, where, subject, earliest(_asked_at(facts, rules), span, rules, subject, facts.contacts))
+        if one.verdict.at == facts.now:
+            held = [explain(_asked_at(facts, rules), span, rules, o.subject, facts.contacts) for o in asked]
+            passed = tuple(ruling for rulings in held for ruling in rulings if ruling.enforced and not ruling.permits)
+            return replace(one, passed=passed)
+        asked.append(one)
+        capped = capped or (category.when_capped is not WhenCapped.DEFER and _capped(facts, one, rules, span))
+        if not capped or category.when_capped is WhenCapped.DROP:
+            break
+    best = min(asked, key=lambda one: (one.verdict.at is None, one.verdict.at or facts.now))
+    verdict = best.verdict
+    why = explain(_asked_at(facts, rules), span, rules, best.subject, facts.contacts)
+    if verdict.at is None:
+        return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
+    if capped and category.when_capped is WhenCapped.DROP:
+        return _ended(facts, MessageState.REFUSED, Refusal.CAPPED, why)
+    return Deferred(
+        min(verdict.at, facts.message.expires_at),
+        verdict.rule or "clock",
+        why,
+        by_rules=True,
+        place=capped or any(ruling.held_by and ruling.enforced and not ruling.permits for ruling in why),
+        will_expire=verdict.at >= facts.message.expires_at,
+    )
+
+
+def _asked_at(facts: Facts, rules: Sequence[Rule]) -> datetime:
+    """When the rules are asked about.
+
+    Later than now only where the clock has been set back: no place is free before what was done is past.
+    """
+    return max(facts.now, *(c.begun for c in facts.contacts)) if rules and facts.contacts else facts.now
+
+
+def _capped(facts: Facts, asked: _Asked, rules: Sequence[Rule], span: timedelta) -> bool:
+    """Whether caps and gaps hold it back for longer than the clocks alone would."""
+    clocks = [rule for rule in rules if not rule.looks_back]
+    return earliest(_asked_at(facts, rules), span, clocks, asked.subject, ()).at != asked.verdict.at
+
+
+def _shadow(facts: Facts, rules: Sequence[Rule], subject: Subject, span: timedelta) -> tuple[Ruling, ...]:
+    """What those rules say that object but are not enforced for the person."""
+    shadows = [rule for rule in rules if not enforced(rule, subject.person)]
+    if not shadows:
+        return ()
+    rulings = explain(_asked_at(facts, rules), span, shadows, subject, facts.contacts)
+    return tuple(ruling for ruling in rulings if not ruling.permits)
 
 
 def after(facts: Facts, outcome: Outcome, policy: Policy) -> Step | None:
@@ -299,22 +320,71 @@ def _until_expiry(deferred: Deferred, message: Message) -> Deferred:
     return Deferred(message.expires_at, deferred.rule, burns=deferred.burns, will_expire=True)
 
 
-def _reachable(facts: Facts, routes: Mapping[Channel, Sequence[str]]) -> Address | Refusal:
-    """The first channel, in the request's order, on which the person can be reached and has not said no."""
+def reachable(
+    facts: Facts, category: Category, routes: Mapping[Channel, Sequence[str]], span: timedelta
+) -> tuple[list[Address], Refusal]:
+    """On each channel, in the request's order, the first address that can be used; where there is none, why."""
     message, person = facts.message, facts.person
+    usable: list[Address] = []
     refusal = Refusal.NO_ADDRESS
     for channel in message.channels:
         if any(a.channel is channel and a.state is AttemptState.REJECTED for a in facts.attempts):
             continue
-        if any(optout.covers(channel, message.category) for optout in person.optouts):
+        if any(optout.covers(channel, message) for optout in person.optouts):
             refusal = Refusal.OPTED_OUT
             continue
         for address in addresses(message, person, channel):
             if (channel, address.value) in person.suppressed:
                 refusal = Refusal.SUPPRESSED if refusal is Refusal.NO_ADDRESS else refusal
-            elif _route(address, routes) and not _spent(facts, address):
-                return address
-    return refusal
+            elif any(optout.covers(channel, message) for optout in person.refused.get(address.value, ())):
+                refusal = Refusal.OPTED_OUT
+            elif not _route(address, routes) or _spent(facts, address):
+                pass
+            elif category.abuse and _abused(facts, address, category.abuse, span):
+                refusal = Refusal.ABUSE
+            else:
+                usable.append(address)
+                break
+        if usable and category.when_capped is not WhenCapped.NEXT_CHANNEL:
+            break
+    return usable, refusal
+
+
+def _abused(facts: Facts, address: Address, limit: FrequencyCap, span: timedelta) -> bool:
+    """Whether the address got as many of the category as any may."""
+    at, nobody, history = _on_address(facts, address, zone("UTC"))
+    return limit.first(at, span, nobody, history) != facts.now
+
+
+def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -> tuple[Ruling, ...]:
+    """What the category's limit says of each address that has reached it."""
+    if category.abuse is None or not facts.on_addresses:
+        return ()
+    rulings = (
+        abuse(facts, address, category.abuse, policy, span)
+        for channel in facts.message.channels
+        for address in addresses(facts.message, facts.person, channel)
+    )
+    return tuple(ruling for ruling in rulings if not ruling.permits)
+
+
+def abuse(facts: Facts, address: Address, limit: FrequencyCap, policy: Policy, span: timedelta) -> Ruling:
+    """What the limit to what one address may get says, by the clock of the person."""
+    where = whereabouts(facts.message.timezone, facts.person.profile, address, policy)
+    at, nobody, history = _on_address(facts, address, where.zones[0])
+    return limit.explain(at, span, nobody, history)
+
+
+def _on_address(facts: Facts, address: Address, clock: ZoneInfo) -> tuple[datetime, Subject, Sequence[Contact]]:
+    """When an address is asked about, as whose, and what it got: by one calendar, whomever it belongs to."""
+    history = facts.on_addresses.get(fingerprint(address.value), ())
+    at = max(facts.now, *(contact.begun for contact in history)) if history else facts.now
+    return at, Subject(address.channel, facts.message.category, None, (clock,), zone("UTC")), history
+
+
+def lost_a_channel(facts: Facts) -> bool:
+    """Whether an answer has closed a way to the person for this message, which others may still go."""
+    return any(a.state in (AttemptState.REJECTED, AttemptState.UNREACHABLE) for a in facts.attempts)
 
 
 def _spent(facts: Facts, address: Address) -> bool:
@@ -331,36 +401,23 @@ def fingerprint(address: str) -> str:
     return hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
-def zones_of(
-    message: Message | None, profile: Profile, address: Address, policy: Policy
-) -> tuple[tuple[ZoneInfo, ...], ZoneInfo]:
-    """The zones the person may be in, likeliest first, and the one whose calendar counts (never a request's).
-
-    The request's zone, else the profile's, else those of the phone number, else the policy's.
-    """
-    own = (ZoneInfo(profile.timezone),) if profile.timezone else ()
-    known = own or _zones_of_number(profile.phone) or (policy.zone,)
-    if message and message.timezone:
-        return (ZoneInfo(message.timezone),), known[0]
-    called = address.value if address.channel in (Channel.SMS, Channel.ROBOCALL) else None
-    return own or _zones_of_number(called) or known, known[0]
-
-
-@functools.lru_cache(maxsize=65_536)
-def _zones_of_number(number: str | None) -> tuple[ZoneInfo, ...]:
-    parsed = number_of(number) if number else None
-    names = time_zones_for_number(parsed) if parsed else ()
-    return tuple(ZoneInfo(name) for name in names if name != UNKNOWN_TIMEZONE)
-
-
-def _subject(message: Message, address: Address, zones: tuple[ZoneInfo, ...], home: ZoneInfo) -> Subject:
-    return Subject(
+def subject_of(facts: Facts, address: Address, policy: Policy) -> tuple[Whereabouts, Subject]:
+    """A message to an address, as rules see it."""
+    message = facts.message
+    where = whereabouts(message.timezone, facts.person.profile, address, policy)
+    subject = Subject(
         channel=address.channel,
         category=message.category,
         campaign=message.campaign,
-        zones=zones,
-        calendar=home,
+        zones=where.zones,
+        calendar=where.calendar,
+        person=message.person,
+        priority=int(message.priority),
+        expires_at=message.expires_at,
+        labels=message.labels,
+        country=where.country,
     )
+    return where, subject
 
 
 def _route(address: Address, routes: Mapping[Channel, Sequence[str]]) -> list[str]:
@@ -412,90 +469,44 @@ def _last_error(facts: Facts) -> str:
     return next((a.error for a in reversed(facts.attempts) if a.error), "unknown")
 
 
-# The further along, the more is known. A receipt moves an attempt forward or not at all, so their order is no matter.
-_RANK: Mapping[AttemptState, int] = {
-    AttemptState.INTENT: 0,
-    AttemptState.NOT_SENT: 1,
-    AttemptState.UNKNOWN: 1,
-    AttemptState.REJECTED: 1,
-    AttemptState.UNREACHABLE: 1,
-    AttemptState.ACCEPTED: 2,
-    AttemptState.UNDELIVERED: 3,
-    AttemptState.DELIVERED: 4,
-}
-_RECEIPTS: Mapping[ReceiptStatus, AttemptState] = {
-    ReceiptStatus.ACCEPTED: AttemptState.ACCEPTED,
-    ReceiptStatus.DELIVERED: AttemptState.DELIVERED,
-    ReceiptStatus.UNDELIVERED: AttemptState.UNDELIVERED,
-    ReceiptStatus.UNREACHABLE: AttemptState.UNDELIVERED,
-}
+def line_of(message: Message, category: Category, labels: Collection[str]) -> int:
+    """Which of a person's lines a message waits in; 0 where no rule binds it, so that it waits behind nothing.
 
-
-def amended(state: AttemptState, status: ReceiptStatus) -> AttemptState | None:
-    """The state that a receipt moves an attempt to; None where it changes nothing."""
-    news = _RECEIPTS.get(status)
-    return news if news and _RANK[news] > _RANK[state] else None
-
-
-_SETTLED: Mapping[AttemptState, MessageState] = {
-    AttemptState.DELIVERED: MessageState.DELIVERED,
-    AttemptState.ACCEPTED: MessageState.SENT,
-    AttemptState.UNDELIVERED: MessageState.UNDELIVERED,
-    AttemptState.UNKNOWN: MessageState.UNKNOWN,
-}
-
-
-def state_of(*, due: bool, attempts: Sequence[Attempt], ended: MessageState | None) -> MessageState:
-    """A message's state, from what is recorded of it.
+    Rules and opt-outs say the same of all that wait in one line, except by their priority: whoever may not go holds up
+    nobody who may. Of those that are to collapse, which are one campaign, only one is left to wait.
 
     Args:
-        due: whether it is not settled yet.
-        attempts: all of them.
-        ended: the state of its last final decision.
+        message: to be lined up.
+        category: the message's.
+        labels: those that some rule looks at.
     """
-    states = {attempt.state for attempt in attempts}
-    if due:
-        return MessageState.SENDING if AttemptState.INTENT in states else MessageState.WAITING
-    if ended is MessageState.PARKED:
-        return ended
-    best = next((_SETTLED[state] for state in _SETTLED if state in states), None)
-    return best or ended or MessageState.WAITING
-
-
-def explained(
-    facts: Facts, policy: Policy, routes: Mapping[Channel, Sequence[str]], span: timedelta
-) -> tuple[Ruling, ...]:
-    """What each rule says of a message now."""
-    address = _reachable(facts, routes)
-    if isinstance(address, Refusal):
-        return ()
-    zones, home = zones_of(facts.message, facts.person.profile, address, policy)
-    rules = policy.rules(policy.categories[facts.message.category])
-    return explain(facts.now, span, rules, _subject(facts.message, address, zones, home), facts.contacts)
-
-
-def line_of(message: Message, category: Category) -> int:
-    """Which of a person's lines a message waits in; 0 where no rule binds it, so that it waits behind nothing."""
     if category.caps_exempt and category.quiet_hours_exempt:
         return 0
-    key = "\x1f".join((message.category, " ".join(message.channels), message.campaign or ""))
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), signed=True) or 1
+    if category.collapse:
+        return _line("collapse", message.category, message.campaign or "")
+    to = message.body.get("to") or {}
+    looked_at = (
+        ("timezone", message.timezone),
+        *((kind, to[kind] if isinstance(to[kind], str) else repr(to[kind])) for kind in sorted(to) if to[kind]),
+        *((f"labels.{label}", message.labels.get(label)) for label in sorted({TOPIC, *labels})),
+    )
+    return _line(
+        message.category,
+        " ".join(message.channels),
+        message.campaign or "",
+        *(f"{part}\x1e{value}" for part, value in looked_at if value),
+    )
+
+
+def line_apart(message: Message) -> int:
+    """The line of a message that may not go the ways that others of its line may."""
+    return _line("apart", message.id)
+
+
+def _line(*key: str) -> int:
+    return int.from_bytes(hashlib.blake2b("\x1f".join(key).encode(), digest_size=8).digest(), signed=True) or 1
 
 
 def bucket_of(person: str) -> int:
     """The part of 1024 that a person belongs to."""
     return int.from_bytes(hashlib.blake2b(person.encode(), digest_size=2).digest()) % 1024
-
-
-def why_json(rulings: Sequence[Ruling]) -> list[dict[str, Any]]:
-    """Rulings as they are stored and shown."""
-    return [
-        {
-            "rule": ruling.rule,
-            "permits": ruling.permits,
-            "next": instant(microseconds(ruling.next)).isoformat() if ruling.next else None,
-            "why": ruling.why,
-            **({"held_by": list(ruling.held_by)} if ruling.held_by else {}),
-        }
-        for ruling in rulings
-    ]

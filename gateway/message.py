@@ -7,11 +7,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, assert_never
-from zoneinfo import ZoneInfo
 
 import orjson
 from email_validator import EmailNotValidError, validate_email
@@ -29,11 +29,15 @@ from pydantic import (
 )
 
 from providers import Channel, Email, Push, Robocall, Sms
+from ratelimit import zone_names
 
 if TYPE_CHECKING:
     from providers import Content
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+TOPIC = "topic"
+"""The label by which people say no to a topic."""
 
 
 class Priority(IntEnum):
@@ -102,6 +106,17 @@ class OnUnknown(StrEnum):
     """Decide anew, with the same message id: better twice than missed."""
 
 
+class WhenCapped(StrEnum):
+    """What becomes of a message that a cap or a gap holds back for longer than the clocks alone would."""
+
+    DEFER = "defer"
+    """It waits until a place frees."""
+    DROP = "drop"
+    """It is refused."""
+    NEXT_CHANNEL = "next_channel"
+    """The next of its channels that permits it is taken; where none does, it waits."""
+
+
 class Refusal(StrEnum):
     """Why a message must not be sent."""
 
@@ -110,6 +125,12 @@ class Refusal(StrEnum):
     NO_ADDRESS = "no_address"
     NEVER = "never"
     """The policy never permits it within its horizon."""
+    CAPPED = "capped"
+    """A cap or a gap holds it back, and its category says to drop it then."""
+    COLLAPSED = "collapsed"
+    """A newer one of its campaign is waiting for the same person."""
+    ABUSE = "abuse"
+    """The address got as many of its category as any address may."""
 
 
 _PLAIN_LOCAL = re.compile(r"(?=.{1,64}$)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*")
@@ -181,15 +202,13 @@ def _email_whole(text: str) -> str:
 
 
 def _zone(text: str) -> str:
-    try:
-        ZoneInfo("" if text.startswith(_THIS_MACHINES) else text)
-    except (ValueError, OSError, KeyError):
-        raise ValueError("is not a time zone of the IANA database, such as Asia/Tokyo") from None
+    if text not in zone_names() or text == _NO_ZONE:
+        raise ValueError("is not a time zone of the IANA database, such as Asia/Tokyo")
     return text
 
 
-_THIS_MACHINES = ("localtime", "posix/", "posixrules", "right/", "Factory")
-"""Files beside the zones: another machine may lack them or mean something else, and ``right/`` counts leap seconds."""
+_NO_ZONE = "Factory"
+"""The tz database's name for a machine whose zone nobody has set."""
 
 
 def _written(value: object) -> object:
@@ -359,14 +378,20 @@ class Profile(_Strict):
 
 
 class OptOut(_Strict):
-    """A person's no: to a channel, a category, both together, or (both None) to everything."""
+    """A no to what is all that it names at once: a channel, a category, a topic; naming nothing, to everything."""
 
     channel: Channel | None = None
     category: Name | None = None
+    topic: Name | None = None
+    """Of messages whose label ``topic`` is this."""
 
-    def covers(self, channel: Channel, category: str) -> bool:
-        """Whether a message so addressed must not be sent."""
-        return self.channel in (None, channel) and self.category in (None, category)
+    def covers(self, channel: Channel, message: Message) -> bool:
+        """Whether a message must not be sent on a channel."""
+        return (
+            self.channel in (None, channel)
+            and self.category in (None, message.category)
+            and self.topic in (None, message.labels.get(TOPIC))
+        )
 
 
 Profile.model_rebuild()
@@ -407,6 +432,11 @@ class Message:
         """The zone that the request names."""
         return self.body.get("timezone")
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Those of the request."""
+        return self.body.get("labels") or NO_LABELS
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -430,6 +460,8 @@ class Person:
     """Every no, whichever way it was said."""
     suppressed: frozenset[tuple[Channel, str]] = frozenset()
     """Addresses that must not be used."""
+    refused: Mapping[str, tuple[OptOut, ...]] = field(default_factory=dict)
+    """Addresses by which somebody said no, whoever they belong to, each with what to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config import parse
+from gateway.decide import Judge
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed, faults_of
 from gateway.message import (
     EPOCH,
+    Message,
     MessageState,
     OptOut,
     Priority,
@@ -298,15 +300,27 @@ def test_every_fault_is_told_at_once() -> None:
         (OptOut(), True),
         (OptOut(channel=Channel.SMS), True),
         (OptOut(category="news"), True),
-        (OptOut(channel=Channel.SMS, category="news"), True),
+        (OptOut(topic="loans"), True),
+        (OptOut(channel=Channel.SMS, category="news", topic="loans"), True),
         (OptOut(channel=Channel.EMAIL), False),
         (OptOut(category="codes"), False),
-        (OptOut(channel=Channel.EMAIL, category="news"), False),
-        (OptOut(channel=Channel.SMS, category="codes"), False),
+        (OptOut(topic="cards"), False),
+        (OptOut(channel=Channel.EMAIL, category="news", topic="loans"), False),
+        (OptOut(channel=Channel.SMS, category="codes", topic="loans"), False),
+        (OptOut(channel=Channel.SMS, category="news", topic="cards"), False),
     ],
 )
-def test_a_no_covers_what_it_names(optout: OptOut, covered: bool) -> None:
-    assert optout.covers(Channel.SMS, "news") is covered
+def test_a_no_covers_what_is_all_that_it_names(optout: OptOut, covered: bool) -> None:
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    body = {"labels": {"topic": "loans", "team": "cards"}}
+    named = Message("m", "s", "r", "ann", "news", (Channel.SMS,), Priority.BULK, at, at, at, None, body)
+    assert optout.covers(Channel.SMS, named) is covered
+
+
+def test_a_no_to_a_topic_covers_no_message_without_one() -> None:
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    plain = Message("m", "s", "r", "ann", "news", (Channel.SMS,), Priority.BULK, at, at, at, None, {})
+    assert not OptOut(topic="loans").covers(Channel.SMS, plain)
 
 
 # ---------------------------------------------------------------------------------------- whatever comes gets an answer
@@ -338,7 +352,8 @@ class Forgetful:
 
 def intake() -> Intake:
     config = parse(CONFIG, {}, base=Path())
-    return Intake(Forgetful(), config.policy, config.routes, Metrics("test"))  # type: ignore[arg-type]
+    judge = Judge(config.policy, 1, config.routes, {}, timedelta(seconds=10))
+    return Intake(Forgetful(), lambda: judge, Metrics("test"))  # type: ignore[arg-type]
 
 
 secret_texts = st.one_of(

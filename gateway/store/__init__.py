@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from gateway.store import intake, reading, upkeep, work
 from gateway.store.engine import StoreUnavailable
 from gateway.store.intake import Known, NewMessage, ParkedInput
+from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.reading import Decision, MessageView, PersonView, Standing
-from gateway.store.work import Claimed, Lease, Lost, Next, Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from gateway.config import Policy
-    from gateway.decide import Judge
+    from gateway.decide import Facts, Judge
     from gateway.message import Message, MessageState, OptOut, Priority, Profile
     from gateway.store.engine import Engine
     from providers import Channel, Receipt
@@ -94,6 +94,10 @@ class Store:
         """Keep input that nobody can deliver."""
         await self._engine.write(lambda: intake.park(inputs))
 
+    async def introduce(self, person: str) -> None:
+        """Let a person be known of whom nothing is known."""
+        await self._engine.write(lambda: intake.introduce(person))
+
     async def put_profiles(self, profiles: Sequence[tuple[str, Profile]]) -> None:
         """Replace what services tell of persons."""
         await self._engine.write(lambda: intake.put_profiles(profiles))
@@ -133,6 +137,14 @@ class Store:
         """Record a person's no. False: nobody knows the person."""
         return await self._engine.write(lambda: upkeep.opt_out(person, optout, via))
 
+    async def opt_out_address(self, address: str, optout: OptOut, via: str) -> None:
+        """Record a no that was said by an address, whoever it belongs to."""
+        await self._engine.write(lambda: upkeep.opt_out_address(address, optout, via))
+
+    async def opt_in(self, person: str, address: str | None, optout: OptOut) -> bool:
+        """Take back exactly this no, of a person or (with ``person`` empty) of an address. False: it was never said."""
+        return await self._engine.write(lambda: upkeep.opt_in(person, address, optout))
+
     async def open_intents(self, person: str) -> float:
         """Seconds until every intent open for a person is settled or past its deadline, at the latest; 0: none is."""
         return await self._engine.read(lambda: upkeep.last_open_deadline(person))
@@ -149,9 +161,13 @@ class Store:
         """One message and all that is recorded of it."""
         return await self._engine.read(lambda: reading.view(message))
 
-    async def standing(self, message: str) -> Standing | None:
+    async def standing(self, message: str, judge: Judge) -> Standing | None:
         """What a decision on a message would look at now."""
-        return await self._engine.read(lambda: reading.standing(message))
+        return await self._engine.read(lambda: reading.standing(message, judge))
+
+    async def prospect(self, message: Message, judge: Judge) -> Facts:
+        """What a decision on a message made up for a question would look at now."""
+        return await self._engine.read(lambda: reading.prospect(message, judge))
 
     async def by_request(self, source: str, request: str) -> str | None:
         """The message that a request's id stands for."""
@@ -189,9 +205,16 @@ class Store:
         """Delete a piece of what is older than these ids and expired before that instant; how many rows went."""
         return await self._engine.write(lambda: upkeep.prune(messages, contacts, expired, limit))
 
-    async def activate(self, policy: Policy) -> int:
-        """The number of a policy that comes into force."""
-        return await self._engine.write(lambda: upkeep.activate(policy))
+    async def activate(self, policy: Policy, worker: str) -> int:
+        """The number of a policy that comes into force in a process."""
+        return await self._engine.write(lambda: upkeep.activate(policy, worker))
+
+    async def sweep(self, judge: Judge, after: str, limit: int) -> tuple[str | None, int]:
+        """Let messages that another policy made to wait be decided by this one.
+
+        Says where it came to (None: the end), and how many it woke.
+        """
+        return await self._engine.write(lambda: upkeep.sweep(judge, after, limit))
 
     async def parked(self, limit: int) -> list[dict[str, object]]:
         """The newest parked input, with its faults."""

@@ -13,6 +13,7 @@ from gateway.ids import new_id
 from gateway.message import microseconds
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.line import WAKE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.message import Message, Profile
 
 EMPTY_PROFILE = "{}"
+_INTRODUCE = "insert into profiles (person, profile, updated_at) values ($1, $2, $3) on conflict do nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class NewMessage:
     message: Message
     hash: str
     line: int
+    policy: int
+    """The number of the policy that it was lined up by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def accept(new: Sequence[NewMessage]) -> Operation[list[Known | None]]:
     fresh = [item for item, holder in zip(new, answers, strict=True) if holder.message == item.message.id]
     if fresh:
         yield Run(
-            "insert into profiles (person, profile, updated_at) values ($1, $2, $3) on conflict do nothing",
+            _INTRODUCE,
             [
                 (person, EMPTY_PROFILE, microseconds(fresh[0].message.accepted_at))
                 for person in sorted({item.message.person for item in fresh})
@@ -87,8 +91,8 @@ def accept(new: Sequence[NewMessage]) -> Operation[list[Known | None]]:
             [rows.message_row(item.message) for item in fresh],
         )
         yield Run(
-            "insert into due (message, person, bucket, line, priority, channel, starts_at, expires_at, due_at)"
-            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "insert into due (message, person, bucket, line, priority, channel, starts_at, expires_at, due_at, policy)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             [_due(item) for item in fresh],
         )
     return [None if holder.message == item.message.id else holder for item, holder in zip(new, answers, strict=True)]
@@ -107,7 +111,14 @@ def _due(item: NewMessage) -> tuple[object, ...]:
         starts_at,
         microseconds(message.expires_at),
         starts_at,
+        item.policy,
     )
+
+
+def introduce(person: str) -> Operation[None]:
+    """Let a person be known of whom nothing is known."""
+    now = yield Now()
+    yield Run(_INTRODUCE, [(person, EMPTY_PROFILE, now)])
 
 
 def park(inputs: Sequence[ParkedInput]) -> Operation[None]:
@@ -152,15 +163,12 @@ def put_profiles(profiles: Sequence[tuple[str, Profile]]) -> Operation[None]:
     told = [person for person in people if latest[person].opted_out is not None]
     yield Run("delete from optouts where person = $1 and via = 'profile'", [(person,) for person in told])
     yield Run(
-        "insert into optouts (person, channel, category, via, opted_out_at) values ($1, $2, $3, 'profile', $4)"
-        " on conflict do nothing",
+        "insert into optouts (person, address, channel, category, topic, via, opted_out_at)"
+        " values ($1, '', $2, $3, $4, 'profile', $5) on conflict do nothing",
         [
-            (person, optout.channel or "", optout.category or "", now)
+            (person, optout.channel or "", optout.category or "", optout.topic or "", now)
             for person in told
             for optout in latest[person].opted_out or ()
         ],
     )
-    yield Run(
-        "update due set due_at = $2 where person = $1 and due_at > $2 and starts_at <= $2",
-        [(person, now) for person in people],
-    )
+    yield Run(WAKE, [(person, now) for person in people])

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.decide import Facts, fingerprint, state_of
-from gateway.message import Attempt, Message, MessageState, OptOut, Person, addresses, instant, microseconds
+from gateway.decide import Facts
+from gateway.message import Attempt, Message, MessageState, Person, instant
+from gateway.outcome import state_of
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation
+from gateway.store.intake import EMPTY_PROFILE
+from gateway.store.known import read_addresses, read_people, read_refused
+from gateway.store.line import ahead
 from gateway.store.schema import BEHIND
-from providers import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from gateway.decide import Judge
     from ratelimit import Contact
 
 FINAL = frozenset(MessageState) - {MessageState.WAITING, MessageState.SENDING}
@@ -124,32 +128,22 @@ def by_request(source: str, request: str) -> Operation[str | None]:
 
 
 def person(name: str) -> Operation[PersonView | None]:
-    """One person, with every contact on the ledger."""
+    """One person, with every counted contact on the ledger."""
     found = yield Fetch("select profile from profiles where person = $1", (name,))
     if not found:
         return None
     optouts = tuple(
-        OptOut(channel=Channel(channel) if channel else None, category=category or None)
-        for channel, category in (
-            yield Fetch("select channel, category from optouts where person = $1 order by 1, 2", (name,))
+        rows.optout(said)
+        for said in (
+            yield Fetch("select channel, category, topic from optouts where person = $1 order by 1, 2, 3", (name,))
         )
     )
     profile = rows.profile(found[0][0])
-    suppressed = yield from _suppressed(
-        [a for a in (profile.phone, profile.email, *(d.token for d in profile.push)) if a]
-    )
-    contacts = [
-        rows.contact(row)
-        for row in (yield Fetch(f"select {rows.CONTACT} from contacts where person = $1 order by begun_at", (name,)))
-    ]
+    reach = [address for address in (profile.phone, profile.email, *(d.token for d in profile.push)) if address]
+    known = yield from read_refused([Person(name, profile, optouts)], {(name, address) for address in reach})
+    contacts = yield from _contacts(name)
     now: int = yield Now()
-    return PersonView(Person(name, profile, optouts, suppressed), contacts, instant(now))
-
-
-def _suppressed(reach: Sequence[str]) -> Operation[frozenset[tuple[Channel, str]]]:
-    prints = {fingerprint(address): address for address in reach}
-    found = yield Fetch("select channel, address from suppressions where address = any($1)", (list(prints),))
-    return frozenset((Channel(channel), prints[print_]) for channel, print_ in found)
+    return PersonView(known[name], contacts, instant(now))
 
 
 def addressee(reference: str) -> Operation[tuple[str, str] | None]:
@@ -164,21 +158,33 @@ def addressee(reference: str) -> Operation[tuple[str, str] | None]:
     return None
 
 
-def standing(message: str) -> Operation[Standing | None]:
+def standing(message: str, judge: Judge) -> Operation[Standing | None]:
     """What a decision on a message that is not settled would look at now. None: there is no such message."""
     found = yield from view(message)
-    who = (yield from person(found.message.person)) if found else None
-    if not found or not who:
+    if not found:
         return None
-    suppressed = yield from _suppressed(
-        [a.value for channel in found.message.channels for a in addresses(found.message, who.person, channel)]
+    facts = yield from prospect(found.message, judge)
+    facts = replace(facts, attempts=found.attempts, tries=found.tries)
+    return Standing(facts, (yield from ahead(message, facts.now)))
+
+
+def prospect(message: Message, judge: Judge) -> Operation[Facts]:
+    """What a decision on a message would look at that has not been begun; neither it nor the person need be known.
+
+    All contacts on the ledger are among it, not only those in some rule's window.
+    """
+    profiles = yield Fetch("select person, profile from profiles where person = $1", (message.person,))
+    people = yield from read_people([message], {message.person: EMPTY_PROFILE} | dict(profiles))
+    contacts = yield from _contacts(message.person)
+    now = instant((yield Now()))
+    limited = [message] if judge.limits_addresses(message) else []
+    on_addresses = yield from read_addresses(limited, people, judge, now)
+    got = {address: got for (address, category), got in on_addresses.items() if category == message.category}
+    return Facts(message, people[message.person], contacts, (), 0, now, got)
+
+
+def _contacts(name: str) -> Operation[list[Contact]]:
+    found = yield Fetch(
+        f"select {rows.CONTACT} from contacts where person = $1 and counts = 1 order by begun_at", (name,)
     )
-    known = replace(who.person, suppressed=suppressed)
-    ahead = yield Fetch(
-        "select b.message from due l join due b on b.person = l.person and b.line = l.line and b.starts_at <= $2"
-        " and (b.priority, b.expires_at, b.message) < (l.priority, l.expires_at, l.message)"
-        " where l.message = $1 and l.line <> 0 order by b.priority, b.expires_at, b.message limit 1",
-        (message, microseconds(who.now)),
-    )
-    facts = Facts(found.message, known, who.contacts, found.attempts, found.tries, who.now)
-    return Standing(facts, ahead[0][0] if ahead else None)
+    return [rows.contact(row) for row in found]

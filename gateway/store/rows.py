@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import ValidationError
 
-from gateway.message import Attempt, AttemptState, Message, Priority, Profile, instant, microseconds
+from gateway.message import Attempt, AttemptState, Message, OptOut, Priority, Profile, instant, microseconds
 from providers import Channel
-from ratelimit import Contact
+from ratelimit import Contact, zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,7 @@ MESSAGE = (
 ATTEMPT = (
     "id, message, number, channel, provider, address, state, begun_at, deadline, ended_at, reference, error, policy"
 )
-CONTACT = "person, message, channel, category, campaign, zone, begun_at, ended_at"
-
-zone = functools.cache(ZoneInfo)
+CONTACT = "person, message, channel, category, campaign, zone, begun_at, ended_at, labels"
 
 
 @functools.cache
@@ -98,7 +95,14 @@ def contact(row: Sequence[Any]) -> Contact:
         campaign=row[4],
         zone=zone(row[5]),
         message=row[1],
+        labels=orjson.loads(row[8]) if row[8] else {},
     )
+
+
+def optout(said: Sequence[str | None]) -> OptOut:
+    """Of channel, category and topic; empty is all."""
+    channel, category, topic = said
+    return OptOut(channel=Channel(channel) if channel else None, category=category or None, topic=topic or None)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -10,8 +10,12 @@ from sqlalchemy import BigInteger, Column, Identity, Index, Integer, MetaData, S
 
 metadata = MetaData()
 
+PLACE = 1
+"""``due.held`` of a message that a place, given back by another, may let go before its instant."""
 BEHIND = 2
-"""``due.held`` of a message in line behind another, which wakes it when it settles; by itself it wakes to expire."""
+"""The same of one in line behind another, which wakes it when it settles; by itself it wakes to expire."""
+RULED = 3
+"""The same of one that only clocks hold: nothing but another policy may let it go before its instant."""
 
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only a column of exactly this type by itself
 _UPDATED_IN_PLACE = {"fillfactor": 70}  # room on the page for an update that touches no index
@@ -51,7 +55,7 @@ due = Table(
     Column("message", Text, primary_key=True),
     Column("person", Text, nullable=False),
     Column("bucket", SmallInteger, nullable=False, comment="hash(person) % 1024, to split the table by"),
-    Column("line", BigInteger, nullable=False, comment="hash of category, channels and campaign; 0: bound by no rule"),
+    Column("line", BigInteger, nullable=False, comment="hash of all that rules look at; 0: bound by no rule"),
     Column("priority", SmallInteger, nullable=False),
     Column("channel", Text, nullable=False, comment="the first to be tried: whose budget it uses"),
     Column("starts_at", BigInteger, nullable=False),
@@ -62,13 +66,14 @@ due = Table(
         SmallInteger,
         nullable=False,
         server_default=text("0"),
-        comment="1: a place that frees may let it go; 2: behind another of its line",
+        comment="1: a place that frees may let it go; 2: behind another of its line; 3: by clocks alone",
     ),
     Column("lease_until", BigInteger, nullable=False, server_default=text("0")),
     Column("fence", Integer, nullable=False, server_default=text("0"), comment="raised by each lease"),
     Column("said", BigInteger, nullable=False, server_default=text("0"), comment="hash of the last recorded deferral"),
     Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="of the retry budget"),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="made so far"),
+    Column("policy", Integer, nullable=False, server_default=text("0"), comment="the version it was last decided by"),
     comment="Messages that are not settled yet. A row goes when its message settles.",
     postgresql_with={
         **_UPDATED_IN_PLACE,
@@ -114,10 +119,29 @@ contacts = Table(
     Column("zone", Text, nullable=False, comment="the person's, when it was made"),
     Column("begun_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger, nullable=False, comment="the deadline while it is under way or unknown"),
+    Column("labels", Text, comment="JSON; null: none"),
+    Column("address", Text, comment="its fingerprint, where the category limits what one address may get"),
+    Column("counts", SmallInteger, nullable=False, server_default=text("1"), comment="0: for the address alone"),
     comment="The ledger that caps are asked of: what counts. A row goes when its place is given back.",
     postgresql_with=_UPDATED_IN_PLACE,
 )
 Index("contacts_person", contacts.c.person, contacts.c.begun_at)
+Index(
+    "contacts_address",
+    contacts.c.address,
+    contacts.c.begun_at,
+    postgresql_where=contacts.c.address.is_not(None),
+    sqlite_where=contacts.c.address.is_not(None),
+)
+
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("address", Text, primary_key=True, comment="its fingerprint"),
+    Column("used_at", BigInteger, nullable=False),
+    comment="Addresses with a limit of their own. The row is what a decision locks.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
 
 profiles = Table(
     "profiles",
@@ -142,13 +166,16 @@ suppressions = Table(
 optouts = Table(
     "optouts",
     metadata,
-    Column("person", Text, primary_key=True),
+    Column("person", Text, primary_key=True, comment="empty: whoever has the address"),
+    Column("address", Text, primary_key=True, comment="its fingerprint; empty: any of the person's"),
     Column("channel", Text, primary_key=True, comment="empty: all"),
     Column("category", Text, primary_key=True, comment="empty: all"),
+    Column("topic", Text, primary_key=True, comment="empty: all"),
     Column("via", Text, nullable=False),
     Column("opted_out_at", BigInteger, nullable=False),
     comment="Who said no to what.",
 )
+Index("optouts_address", optouts.c.address)
 
 decisions = Table(
     "decisions",
@@ -198,6 +225,16 @@ policies = Table(
     Column("hash", Text, nullable=False, unique=True),
     Column("activated_at", BigInteger, nullable=False),
     comment="Every policy that was ever in force, by its content.",
+)
+
+activations = Table(
+    "activations",
+    metadata,
+    Column("id", _ROWID, Identity(), primary_key=True),
+    Column("policy", Integer, nullable=False, comment="its number"),
+    Column("worker", Text, nullable=False, comment="the process in which it came into force"),
+    Column("activated_at", BigInteger, nullable=False),
+    comment="Which policy came into force where and when.",
 )
 
 jobs = Table(

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.decide import amended, fingerprint
+from gateway.decide import fingerprint, line_of
 from gateway.message import AttemptState, MessageState, Person, addresses, instant
+from gateway.outcome import amended
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.known import lock
+from gateway.store.line import WAKE, move_up
 from gateway.store.reading import states
-from gateway.store.work import PUBLISH, SUPPRESS, event_row, lock, move_up
+from gateway.store.schema import BEHIND, PLACE, RULED
+from gateway.store.writes import PUBLISH, SUPPRESS, event_row
 from providers import ReceiptStatus
 
 if TYPE_CHECKING:
@@ -94,13 +98,44 @@ def opt_out(person: str, optout: OptOut, via: str) -> Operation[bool]:
     if not (yield from lock([person])):
         return False
     now: int = yield Now()
-    yield Run(
-        "insert into optouts (person, channel, category, via, opted_out_at) values ($1, $2, $3, $4, $5)"
-        " on conflict (person, channel, category) do update set via = excluded.via",
-        [(person, optout.channel or "", optout.category or "", via, now)],
-    )
-    yield Run("update due set due_at = $2 where person = $1 and due_at > $2 and starts_at <= $2", [(person, now)])
+    yield Run(OPT_OUT, [(person, "", *_said(optout), via, now)])
+    yield Run(WAKE, [(person, now)])
     return True
+
+
+def opt_out_address(address: str, optout: OptOut, via: str) -> Operation[None]:
+    """Record a no that was said by an address, whoever it belongs to; it holds for decisions made after this."""
+    now: int = yield Now()
+    yield Run(OPT_OUT, [("", fingerprint(address), *_said(optout), via, now)])
+
+
+def opt_in(person: str, address: str | None, optout: OptOut) -> Operation[bool]:
+    """Take back exactly this no, of the person or of the address; False: it was never said.
+
+    The person's messages that wait for another channel meanwhile are decided anew; of an address nobody knows whose.
+    """
+    if person:
+        yield from lock([person])
+    gone = yield Fetch(
+        "delete from optouts where person = $1 and address = $2 and channel = $3 and category = $4 and topic = $5"
+        " returning 1",
+        (person, fingerprint(address) if address else "", *_said(optout)),
+    )
+    if gone and person:
+        now: int = yield Now()
+        yield Run(WAKE, [(person, now)])
+    return bool(gone)
+
+
+def _said(optout: OptOut) -> tuple[str, str, str]:
+    return optout.channel or "", optout.category or "", optout.topic or ""
+
+
+OPT_OUT = (
+    "insert into optouts (person, address, channel, category, topic, via, opted_out_at)"
+    " values ($1, $2, $3, $4, $5, $6, $7)"
+    " on conflict (person, address, channel, category, topic) do update set via = excluded.via"
+)
 
 
 def last_open_deadline(person: str) -> Operation[float]:
@@ -136,7 +171,7 @@ def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
             PUBLISH,
             [event_row(cancelled, MessageState.CANCELLED, "cancelled", None, instant(now), {})],
         )
-    yield from move_up([(cancelled.person, waiting[0][0], now)], {cancelled.person}, now)
+    yield from move_up([(cancelled.person, waiting[0][0], now)], (), now)
     return MessageState.CANCELLED
 
 
@@ -202,6 +237,12 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
         " (select attempt from contacts where attempt < $1 order by attempt limit $2) returning 1",
         (contacts, limit),
     )
+    yield Fetch(
+        "delete from addresses where address in (select a.address from addresses a where not exists"
+        " (select 1 from contacts c where c.address = a.address) order by a.used_at limit $1 for update skip locked)"
+        " and used_at < $2 returning 1",
+        (limit, expired),
+    )
     parked = yield Fetch(
         "delete from parked where id in (select id from parked where id < $1 order by id limit $2) returning 1",
         (messages, limit),
@@ -209,15 +250,62 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
     return len(gone) + len(places) + len(parked)
 
 
-def activate(policy: Policy) -> Operation[int]:
-    """The number of the policy in force: its own, if it was in force before."""
+def activate(policy: Policy, worker: str) -> Operation[int]:
+    """The number of the policy that comes into force in a process: its own, if it was in force before."""
     now: int = yield Now()
     yield Run(
         "insert into policies (hash, activated_at) values ($1, $2) on conflict (hash) do nothing", [(policy.hash, now)]
     )
     found = yield Fetch("select number from policies where hash = $1", (policy.hash,))
     number: int = found[0][0]
+    yield Run("insert into activations (policy, worker, activated_at) values ($1, $2, $3)", [(number, worker, now)])
     return number
+
+
+def sweep(judge: Judge, after: str, limit: int) -> Operation[tuple[str | None, int]]:
+    """Let messages that another policy made to wait be decided by this one.
+
+    They are lined up anew, for the line depends on what rules look at.
+
+    Args:
+        judge: knows the policy in force.
+        after: the id of the message to go on behind; empty: from the start.
+        limit: messages to look at.
+
+    Returns:
+        Where it came to, None at the end; and how many will be decided now rather than at their instant.
+    """
+    page = yield Fetch(
+        "select message, person from due where message > $1 and policy <> $2 order by message limit $3",
+        (after, judge.number, limit),
+    )
+    if not page:
+        return None, 0
+    yield from lock({person for _, person in page})
+    found = yield Fetch(  # as they are under the locks: some may have been decided since, or are settled
+        f"select d.line, d.held, d.due_at, d.lease_until, {_OF_MESSAGE} from due d join messages m on m.id = d.message"
+        " where d.message = any($1) and d.policy <> $2 order by d.message",
+        ([message for message, _ in page], judge.number),
+    )
+    now: int = yield Now()
+    labels = judge.policy.labels
+    lined, woken, left = [], [], []
+    for line, held, due_at, lease_until, *columns in found:
+        message = rows.message(columns)
+        category = judge.policy.categories.get(message.category)
+        lines_up = line_of(message, category, labels) if category else line
+        lined.append((message.id, lines_up, judge.number))
+        if lines_up != line:
+            left.append((message.person, line, now))
+        if due_at > now >= lease_until and (held in (PLACE, RULED) or (held == BEHIND and lines_up != line)):
+            woken.append((message.id, now))
+    yield Run("update due set line = $2, policy = $3 where message = $1", lined)
+    yield Run("update due set due_at = $2, held = 0 where message = $1 and starts_at <= $2", woken)
+    yield from move_up(left, (), now)
+    return page[-1][0], len(woken)
+
+
+_OF_MESSAGE = ", ".join(f"m.{column}" for column in rows.MESSAGE.split(", "))
 
 
 def ping() -> Operation[None]:

@@ -1,22 +1,29 @@
-"""Providers and vendors that are closed again."""
+"""Providers, vendors and stores that are closed again."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
+from gateway.store.migrate import migrate
+from gateway.store.schema import metadata
 from tests.contract.cases import NOW, Case
+from tests.contract.world import World
 from tests.vendors.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
 
     from providers import Provider, Settings
     from tests.contract.wire import Wire
+    from tests.servers import PostgreSQL
 
 
 def pytest_asyncio_loop_factories(
@@ -78,3 +85,45 @@ async def serving() -> AsyncIterator[Callable[..., Awaitable[tuple[Any, int]]]]:
     yield start
     for vendor in vendors:
         await vendor.stop()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with its tables, to be copied."""
+    database = tmp_path_factory.mktemp("template") / "store.db"
+    migrate(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture(scope="session")
+def postgres_store(postgres: PostgreSQL) -> str:
+    """A PostgreSQL database with its tables, which a test leaves empty."""
+    url = postgres.create_database()
+    migrate(url)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database with its tables: what a transaction promises, it promises on both."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_store")
+        return url
+    path = tmp_path / "store.db"
+    shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+async def world(store_url: str) -> AsyncIterator[World]:
+    """An empty store, open."""
+    world = World(store_url)
+    await world.store.open()
+    yield world
+    await world.store.close()
+    if store_url.startswith("postgresql"):
+        connection = await asyncpg.connect(store_url)
+        await connection.execute(
+            f"truncate {', '.join(table.name for table in metadata.sorted_tables)} restart identity"
+        )
+        await connection.close()

@@ -7,125 +7,24 @@ import secrets
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 
 from gateway import decide
-from gateway.config import parse
-from gateway.decide import Deferred, Ended, Judge, Outcome, line_of
+from gateway.decide import Deferred, Ended, Judge
 from gateway.ids import new_id, oldest_id
-from gateway.message import AttemptState, Message, MessageState, OptOut, Priority, Profile, canonical_hash, microseconds
-from gateway.store import Claimed, Lost, NewMessage, ParkedInput, Settlement, Store, engine_of
-from gateway.store.migrate import migrate
+from gateway.intake import Fault
+from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile, microseconds
+from gateway.outcome import Outcome
+from gateway.store import Claimed, Lost, ParkedInput, Settlement
 from providers import Channel, Receipt, ReceiptStatus
+from tests.contract.world import ACCEPTED, NOON, TERM, outcome, receipt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from gateway.store import Lease, Next
-
-CONFIG = """
-http: {private: 127.0.0.1:0}
-providers: {one: {kind: inbox}, two: {kind: inbox}}
-routes: {sms: [one, two], email: [one], push: [one], robocall: [one]}
-policy:
-  timezone: UTC
-  categories:
-    code: {priority: critical, caps: exempt, quiet_hours: exempt, expires_after: 5m}
-    receipt: {priority: high, quiet_hours: exempt, on_unknown: repeat}
-    campaign: {priority: bulk, expires_after: 14d}
-    newsletter: {priority: bulk, expires_after: 14d}
-  caps:
-    - {name: daily, limit: 2, per: 24h}
-  quiet_hours: [{name: night, from: "21:00", to: "08:00"}]
-"""
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-TERM = timedelta(seconds=30)
-
-
-class World:
-    """A store, a clock that stands until it is moved, and the shortest way to do things."""
-
-    def __init__(self, url: str) -> None:
-        self.now = NOON
-        self.store = Store(engine_of(url, lambda: microseconds(self.now), server_clock=False))
-        config = parse(CONFIG, {}, base=Path())
-        self.judge = Judge(
-            policy=config.policy,
-            number=1,
-            routes=config.routes,
-            patience={"one": timedelta(seconds=10), "two": timedelta(seconds=10)},
-            span=timedelta(seconds=10),
-            events=frozenset(MessageState),
-        )
-
-    def pass_time(self, **by: float) -> None:
-        self.now += timedelta(**by)
-
-    def new(self, person: str = "ann", category: str = "campaign", **fields: object) -> NewMessage:
-        settings = self.judge.policy.categories[category]
-        body = {
-            "to": {"phone": "+447400123456", "email": "ann@example.com"},
-            "content": {"sms": {"text": "hello"}, "email": {"subject": "s", "text": "t"}},
-        }
-        message = Message(
-            id=new_id(),
-            source="tests",
-            request=new_id(),
-            person=person,
-            category=category,
-            channels=(Channel.SMS, Channel.EMAIL),
-            priority=settings.priority,
-            accepted_at=self.now,
-            starts_at=self.now,
-            expires_at=self.now + settings.expires_after,
-            campaign=None,
-            body=body,
-        )
-        message = replace(message, **fields)  # type: ignore[arg-type]
-        return NewMessage(message, canonical_hash(message.body), line_of(message, settings))
-
-    async def accept(self, *new: NewMessage) -> None:
-        assert await self.store.accept(new) == [None] * len(new)
-
-    async def lease(self, room: int = 100) -> list[Lease]:
-        pairs = [(priority, channel, room) for priority in Priority for channel in Channel]
-        leases, _ = await self.store.lease(pairs, TERM)
-        return leases
-
-    async def claim(self, *leases: Lease) -> list[Next]:
-        return await self.store.claim(leases, self.judge, [new_id() for _ in leases])
-
-    async def due(self) -> list[Next]:
-        """Lease and claim everything that is due."""
-        return await self.claim(*await self.lease())
-
-    async def settle(self, claimed: Next, outcome: Outcome) -> Next:
-        assert isinstance(claimed, Claimed)
-        (answer,) = await self.store.settle([Settlement(claimed, outcome)], self.judge)
-        return answer
-
-    async def state(self, new: NewMessage) -> MessageState:
-        return (await self.store.states([new.message.id]))[new.message.id]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    await asyncio.to_thread(migrate, url)
-    world = World(url)
-    await world.store.open()
-    yield world
-    await world.store.close()
-
-
-ACCEPTED = decide.accepted("ref")
-
-
-def outcome(state: AttemptState) -> Outcome:
-    return Outcome(state, error="unavailable:refused")
+    from gateway.store import Next
+    from tests.contract.world import World
 
 
 # ------------------------------------------------------------------------------------------------ identity (promise 3)
@@ -592,11 +491,6 @@ async def test_cancelling_a_head_lets_the_next_of_its_line_go(world: World) -> N
     assert [lease.message.id for lease in await world.lease()] == [max(first.message.id, second.message.id)]
 
 
-def receipt(claimed: Next, status: ReceiptStatus) -> Receipt:
-    assert isinstance(claimed, Claimed)
-    return Receipt(claimed.attempt.id, status, "SM1", status)
-
-
 async def test_a_receipt_turns_unknown_into_the_truth(world: World) -> None:
     new = world.new()
     await world.accept(new)
@@ -680,8 +574,6 @@ async def test_a_receipt_for_nobodys_attempt_changes_nothing(world: World) -> No
 
 
 async def test_events_are_kept_in_order_until_they_are_published(world: World) -> None:
-    import orjson
-
     await world.accept(world.new())
     (claimed,) = await world.due()
     await world.settle(claimed, ACCEPTED)
@@ -736,8 +628,6 @@ async def test_retention_forgets_what_is_settled_and_keeps_what_waits(world: Wor
 
 
 async def test_parked_input_is_kept_with_its_faults(world: World) -> None:
-    from gateway.intake import Fault
-
     await world.store.park([ParkedInput("amqp", None, "r1", "malformed", [Fault("user", "is required")], b"\xff\x00")])
     (kept,) = await world.store.parked(10)
     assert (kept["request"], kept["reason"], kept["faults"]) == (
@@ -748,9 +638,9 @@ async def test_parked_input_is_kept_with_its_faults(world: World) -> None:
 
 
 async def test_a_policy_keeps_its_number(world: World) -> None:
-    first = await world.store.activate(world.judge.policy)
-    assert await world.store.activate(replace(world.judge.policy, hash="other")) != first
-    assert await world.store.activate(world.judge.policy) == first
+    first = await world.store.activate(world.judge.policy, "worker")
+    assert await world.store.activate(replace(world.judge.policy, hash="other"), "worker") != first
+    assert await world.store.activate(world.judge.policy, "worker") == first
 
 
 async def test_a_decision_that_breaks_harms_nobody_else_and_is_parked_in_the_end(world: World) -> None:

@@ -1,0 +1,264 @@
+"""What a batch has decided, written together."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, assert_never
+
+import orjson
+
+from gateway.decide import Attempting, Behind, Deferred, Ended, fingerprint, line_apart, lost_a_channel
+from gateway.explain import why_json
+from gateway.ids import new_id
+from gateway.message import Attempt, AttemptState, MessageState, microseconds, rfc3339
+from gateway.store.engine import Operation, Run
+from gateway.store.leases import Claimed
+from gateway.store.line import move_up
+from gateway.store.schema import BEHIND, PLACE, RULED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from gateway.decide import Facts, Judge, Step
+    from gateway.message import Message
+    from gateway.outcome import Outcome
+    from gateway.store.leases import Lease, Next
+    from gateway.store.line import Place
+    from providers import Channel
+
+_ANSWER_GRACE = timedelta(seconds=10)
+"""How much longer than the attempt its lease lives, so that a late outcome is still its own."""
+_YIELD = 1_000_000
+"""Microseconds until a message asks again that let a more urgent one of another line go first."""
+SUPPRESS = (
+    "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4) on conflict do nothing"
+)
+PUBLISH = "insert into outbox (event, routing_key, body) values ($1, $2, $3)"
+"""Takes what ``event_row`` makes."""
+KEEPS_ITS_PLACE = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
+"""Attempts that may have reached the person."""
+
+
+class Writes:
+    """What a batch has decided, written together at its end."""
+
+    def __init__(self, now: datetime, judge: Judge) -> None:
+        self._now = now
+        self.us = microseconds(now)
+        self._judge = judge
+        self._attempts: list[tuple[Any, ...]] = []
+        self._contacts: list[tuple[Any, ...]] = []
+        self._outcomes: list[tuple[Any, ...]] = []
+        self._kept: list[tuple[Any, ...]] = []
+        self._given_back: list[tuple[Any, ...]] = []
+        self._suppressions: list[tuple[Any, ...]] = []
+        self._started: list[tuple[Any, ...]] = []
+        self._waiting: list[tuple[Any, ...]] = []
+        self._set_apart: list[tuple[Any, ...]] = []
+        self._settled: list[tuple[Any, ...]] = []
+        self._decisions: list[tuple[Any, ...]] = []
+        self._events: list[tuple[Any, ...]] = []
+        self._moved: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self._freed: set[str] = set()
+
+    def outcome(self, person: str, attempt: Attempt, outcome: Outcome) -> None:
+        """What became of an attempt of a person, and of its place."""
+        self._outcomes.append((attempt.id, outcome.state, self.us, outcome.reference, outcome.error))
+        self._freed.add(person)  # or its contact ends sooner than at the deadline, which others were told to wait for
+        if outcome.state in KEEPS_ITS_PLACE:
+            self._kept.append((attempt.id, self.us))
+        else:
+            self._given_back.append((attempt.id,))
+
+    def suppress(self, channel: Channel, address: str, reason: str) -> None:
+        """An address must not be used any more."""
+        self._suppressions.append((fingerprint(address), channel, reason, self.us))
+
+    def behind(self, message: Message, behind: Behind) -> Behind:
+        """A message lets another go first."""
+        until = microseconds(message.expires_at) if behind.same_line else self.us + _YIELD
+        self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0, self._judge.number))
+        return behind
+
+    def step(self, lease: Lease, place: Place, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:
+        """What was decided of a message; ``attempt`` is the id of the one that may come of it."""
+        match step:
+            case Attempting():
+                return self._attempting(lease, facts, step, attempt, tried)
+            case Deferred():
+                return self._deferred(lease.message, place, facts, step)
+            case Ended():
+                return self.ended(lease.message, place.line, step, facts.attempts[-1] if facts.attempts else None)
+            case _:
+                assert_never(step)
+
+    def _attempting(
+        self, lease: Lease, facts: Facts, step: Attempting, attempt_id: str, tried: frozenset[str]
+    ) -> Claimed:
+        message, judge = lease.message, self._judge
+        attempt = Attempt(
+            id=attempt_id,
+            message=message.id,
+            number=len(facts.attempts) + 1,
+            channel=step.address.channel,
+            provider=step.provider,
+            address=fingerprint(step.address.value),
+            state=AttemptState.INTENT,
+            begun_at=self._now,
+            deadline=step.deadline,
+            policy=judge.number,
+        )
+        deadline = microseconds(step.deadline)
+        self._attempts.append(
+            (
+                attempt.id,
+                attempt.message,
+                attempt.number,
+                message.person,
+                attempt.channel,
+                attempt.provider,
+                attempt.address,
+                self.us,
+                deadline,
+                attempt.policy,
+            )
+        )
+        counts, limited = judge.counts(message), judge.limits_addresses(message)
+        if counts or limited:
+            self._contacts.append(
+                (
+                    attempt.id,
+                    message.person,
+                    message.id,
+                    attempt.channel,
+                    message.category,
+                    message.campaign,
+                    step.zone,
+                    self.us,
+                    deadline,
+                    orjson.dumps(dict(message.labels)).decode() if message.labels else None,
+                    attempt.address if limited else None,
+                    int(counts),
+                )
+            )
+        if step.passed:
+            self._record(message, MessageState.SENDING, "next_channel", None, step.passed)
+        if step.shadow:
+            self._record(message, MessageState.SENDING, "shadow", None, step.shadow)
+        until = step.deadline + judge.patience[step.provider] + _ANSWER_GRACE
+        self._started.append((message.id, microseconds(until), attempt.number))
+        return Claimed(lease, attempt, step, tried)
+
+    def _deferred(self, message: Message, place: Place, facts: Facts, step: Deferred) -> Deferred:
+        until = microseconds(step.until)
+        said = int.from_bytes(blake2b(f"{step.rule} {until}".encode(), digest_size=8).digest(), signed=True)
+        held = PLACE if step.place else RULED if step.by_rules else 0
+        self._waiting.append((message.id, until, held, int(step.burns), said, self._judge.number))
+        if step.by_rules and place.line and lost_a_channel(facts):
+            self._set_apart.append((message.id, line_apart(message)))
+            self._moved[message.person, place.line] = (message.person, place.line, self.us)
+        if said == place.said:
+            return step  # asked again, and nothing has changed
+        self._record(message, MessageState.WAITING, step.rule, until, step.why)
+        self._event(
+            message,
+            MessageState.WAITING,
+            step.rule,
+            None,
+            {"until": rfc3339(step.until)} | ({"will_expire": True} if step.will_expire else {}),
+        )
+        return step
+
+    def ended(self, message: Message, line: int, step: Ended, attempt: Attempt | None) -> Ended:
+        """A message settles, and whoever waits behind it moves up."""
+        self._settled.append((message.id,))
+        if line:
+            self._moved[message.person, line] = (message.person, line, self.us)
+        if step.state is not MessageState.SENT:
+            self._record(message, step.state, step.reason, None, step.why)
+        self._event(message, step.state, step.reason, attempt, {})
+        return step
+
+    def _record(
+        self, message: Message, state: MessageState, reason: str, until: int | None, why: Sequence[Any]
+    ) -> None:
+        self._decisions.append(
+            (message.id, self.us, state, reason, until, self._judge.number, orjson.dumps(why_json(why)).decode())
+        )
+
+    def _event(
+        self, message: Message, state: MessageState, reason: str, attempt: Attempt | None, more: dict[str, Any]
+    ) -> None:
+        if state in self._judge.events:
+            self._events.append(event_row(message, state, reason, attempt, self._now, more))
+
+    def run(self) -> Operation[None]:
+        """Write it all. Due rows go last: they are what wakes others."""
+        yield Run(
+            "insert into attempts (id, message, number, person, channel, provider, address, state, begun_at, deadline,"
+            " policy) values ($1, $2, $3, $4, $5, $6, $7, 'intent', $8, $9, $10)",
+            self._attempts,
+        )
+        yield Run(
+            "insert into contacts (attempt, person, message, channel, category, campaign, zone, begun_at, ended_at,"
+            " labels, address, counts) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            self._contacts,
+        )
+        yield Run(
+            "update attempts set state = $2, ended_at = $3, reference = $4, error = $5"
+            " where id = $1 and state in ('intent', 'unknown')",
+            self._outcomes,
+        )
+        yield Run("update contacts set ended_at = $2 where attempt = $1", self._kept)
+        yield Run(
+            "delete from contacts where attempt = $1"
+            " and not exists (select 1 from attempts where id = $1 and state in ('accepted', 'delivered'))",
+            self._given_back,
+        )
+        yield Run(SUPPRESS, self._suppressions)
+        yield Run(
+            "insert into decisions (message, decided_at, state, reason, until, policy, why)"
+            " values ($1, $2, $3, $4, $5, $6, $7)",
+            self._decisions,
+        )
+        yield Run(PUBLISH, self._events)
+        yield Run("update due set lease_until = $2, attempts = $3 where message = $1", self._started)
+        yield Run(
+            "update due set due_at = $2, held = $3, tries = tries + $4, said = $5, policy = $6, lease_until = 0"
+            " where message = $1",
+            self._waiting,
+        )
+        yield Run("update due set line = $2 where message = $1", self._set_apart)
+        yield Run("delete from due where message = $1", self._settled)
+        yield from move_up(self._moved.values(), self._freed, self.us)
+
+
+def event_row(
+    message: Message,
+    state: MessageState,
+    reason: str,
+    attempt: Attempt | None,
+    at: datetime,
+    more: dict[str, Any],
+) -> tuple[str, str, str]:
+    """An event as the outbox keeps it: its id, its routing key, and JSON without its sequence number."""
+    body = message.body
+    event: dict[str, Any] = {
+        "event": new_id(),
+        "state": state,
+        "reason": reason,
+        "at": rfc3339(at),
+        "message": message.id,
+        "id": message.request,
+        "source": message.source,
+        "user": message.person,
+        "category": message.category,
+    }
+    for field in ("campaign", "stage", "variant", "labels"):
+        if value := body.get(field):
+            event[field] = value
+    if attempt:
+        event |= {"attempt": attempt.id, "channel": attempt.channel, "provider": attempt.provider}
+    return event["event"], f"message.{state}", orjson.dumps(event | more).decode()

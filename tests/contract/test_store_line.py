@@ -1,0 +1,357 @@
+"""Does everybody who waits get their turn: in order, once, and as soon as there is a place?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.decide import Behind, Deferred, Ended
+from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile
+from gateway.outcome import Outcome
+from gateway.store import Claimed, Lost
+from providers import Channel, ReceiptStatus
+from tests.contract.world import ACCEPTED, MORNING, NIGHT, NOON, PHONE, World, outcome, receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gateway.store import NewMessage, Next
+
+SMS, EMAIL, BOTH = (Channel.SMS,), (Channel.EMAIL,), (Channel.SMS, Channel.EMAIL)
+ONE_MAIL = "  caps: [{name: mail, channel: email, limit: 1, per: 7d}]"
+ONE_A_TOPIC = "  caps: [{name: topical, limit: 1, per: 24h, scope: [user, labels.topic]}]"
+SOON = NOON + timedelta(minutes=1)
+
+
+def claimed_of(steps: Sequence[Next]) -> list[str]:
+    return [step.lease.message.id for step in steps if isinstance(step, Claimed)]
+
+
+# ----------------------------------------------------------------------------------------------------- collapse: newest
+
+
+async def test_of_nine_that_waited_through_the_night_the_morning_brings_the_newest_alone(world: World) -> None:
+    world.now = NIGHT
+    nine = [world.new(category="digest", campaign="c") for _ in range(9)]
+    for new in nine:
+        await world.accept(new)
+        await world.due()
+    assert await world.day(MORNING + timedelta(hours=3)) == [nine[-1].message.id]
+    assert await world.states(*nine) == [MessageState.REFUSED] * 8 + [MessageState.SENT]
+    told = [event for event in await world.events() if event[1] == "refused"]
+    assert sorted(told) == sorted((new.message.id, "refused", "collapsed") for new in nine[:-1])
+    decisions = (await world.view(nine[0])).decisions
+    assert [decision.reason for decision in decisions] == ["night", "collapsed"]
+
+
+async def test_a_batch_that_holds_all_of_a_line_collapses_it(world: World) -> None:
+    nine = [world.new(category="digest", campaign="c", priority=Priority(n % 3 + 1)) for n in range(9)]
+    await world.accept(*nine)
+    steps = await world.due()
+    assert claimed_of(steps) == [max(new.message.id for new in nine)]
+    assert Counter(step.reason for step in steps if isinstance(step, Ended)) == {"collapsed": 8}
+    assert len(await world.contacts()) == 1
+
+
+async def test_what_is_collapsed_is_so_though_another_worker_has_leased_it(world: World) -> None:
+    old, new = world.new(category="digest", channels=EMAIL), world.new(category="digest", channels=SMS)
+    await world.accept(old, new)
+    leases = {lease.message.id: lease for lease in await world.lease()}
+    assert claimed_of(await world.claim(leases[new.message.id])) == [new.message.id]
+    assert await world.claim(leases[old.message.id]) == [Lost()]
+    assert await world.states(old, new) == [MessageState.REFUSED, MessageState.SENDING]
+
+
+async def test_what_has_been_begun_is_not_collapsed(world: World) -> None:
+    begun = world.new(category="digest")
+    first = await world.claimed(begun)
+    newer, newest = world.new(category="digest"), world.new(category="digest")
+    await world.accept(newer, newest)
+    assert Counter(map(type, await world.due())) == {Ended: 1, Behind: 1}
+    second = await world.settle(first, outcome(AttemptState.NOT_SENT))
+    assert isinstance(await world.settle(second, outcome(AttemptState.NOT_SENT)), Deferred)
+    assert set(await world.day(NOON + timedelta(hours=1))) == {begun.message.id, newest.message.id}
+    assert await world.state(newer) is MessageState.REFUSED
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"channels": SMS},
+        {"priority": Priority.HIGH},
+        {"to": {"phone": "+819012345678"}},
+        {"timezone": "Asia/Tokyo"},
+        {"labels": {"topic": "other"}},
+    ],
+)
+async def test_a_campaign_collapses_whatever_else_its_messages_differ_in(
+    world: World, unlike: dict[str, object]
+) -> None:
+    world.ruled(ONE_A_TOPIC)
+    old, new = world.new(category="digest"), world.new(category="digest", **unlike)
+    await world.accept(old, new)
+    assert claimed_of(await world.due()) == [new.message.id]
+    assert await world.state(old) is MessageState.REFUSED
+
+
+async def test_other_campaigns_persons_and_categories_are_not_collapsed(world: World) -> None:
+    world.now = NIGHT
+    kept = [
+        world.new(category="digest", campaign="a"),
+        world.new(category="digest", campaign="b"),
+        world.new(category="digest"),
+        world.new("bob", category="digest", campaign="a"),
+        world.new(category="campaign", campaign="a"),
+        world.new(category="campaign", campaign="a"),
+    ]
+    await world.accept(*kept)
+    await world.due()
+    assert await world.states(*kept) == [MessageState.WAITING] * 6
+
+
+async def test_what_must_not_go_yet_supersedes_nothing_yet(world: World) -> None:
+    world.now = NIGHT
+    old = world.new(category="digest")
+    later = world.new(category="digest", starts_at=MORNING + timedelta(hours=2))
+    await world.accept(old, later)
+    assert await world.day(MORNING + timedelta(hours=1)) == [old.message.id]
+    assert await world.day(MORNING + timedelta(hours=3)) == [later.message.id]
+
+
+async def test_what_has_expired_supersedes_nothing(world: World) -> None:
+    old, brief = world.new(category="digest"), world.new(category="digest", expires_at=NOON + timedelta(minutes=1))
+    await world.accept(old, brief)
+    world.pass_time(minutes=2)
+    assert await world.day(world.now + timedelta(minutes=1)) == [old.message.id]
+    assert await world.states(old, brief) == [MessageState.SENT, MessageState.EXPIRED]
+
+
+async def test_a_line_that_is_leased_when_its_category_comes_to_collapse_collapses(world: World) -> None:
+    old, new = world.new(channels=EMAIL), world.new(channels=SMS)
+    await world.accept(old, new)
+    leases = await world.lease()
+    world.changed("campaign", collapse=True)
+    await world.swept(2)
+    assert claimed_of(await world.claim(*leases)) == [new.message.id]
+    assert await world.state(old) is MessageState.REFUSED
+
+
+# -------------------------------------------------------------------------------------------------- whose turn it is
+
+
+async def test_a_line_goes_by_priority_then_expiry_then_age(world: World) -> None:
+    world.ruled("  caps: [{name: hourly, limit: 1, per: 1h}]")
+    far, near = NOON + timedelta(days=9), NOON + timedelta(days=8)
+    asked = [
+        (Priority.BULK, far),
+        (Priority.BULK, near),
+        (Priority.NORMAL, far),
+        (Priority.BULK, near),
+        (Priority.HIGH, far),
+        (Priority.NORMAL, near),
+    ]
+    waiting = [world.new(category="newsletter", priority=priority, expires_at=expires) for priority, expires in asked]
+    await world.accept(*waiting)
+    order = [waiting[place].message.id for place in (4, 5, 2, 1, 3, 0)]
+    assert await world.day(NOON + timedelta(hours=8)) == order
+
+
+async def test_a_label_whose_place_is_free_does_not_wait_behind_one_whose_place_is_taken(world: World) -> None:
+    world.ruled(ONE_A_TOPIC)
+    await world.sent(world.new(labels={"topic": "rates"}))
+    held, free = world.new(labels={"topic": "rates"}, priority=Priority.HIGH), world.new(labels={"topic": "news"})
+    await world.accept(held, free)
+    assert await world.day(SOON) == [free.message.id]
+    assert await world.state(held) is MessageState.WAITING
+
+
+async def test_one_that_lost_a_channel_holds_up_none_that_has_it(world: World) -> None:
+    world.ruled(ONE_MAIL)
+    await world.sent(world.new(category="newsletter", channels=EMAIL))
+    lame, behind, later = world.new(), world.new(), world.new()
+    first = await world.claimed(lame, behind)
+    waits = await world.settle(first, outcome(AttemptState.REJECTED))
+    assert isinstance(waits, Deferred)
+    assert waits.rule == "mail"
+    await world.accept(later)
+    assert await world.day(SOON) == [behind.message.id, later.message.id]
+    world.now = NOON + timedelta(days=7)
+    assert await world.day(world.now + timedelta(minutes=1)) == [lame.message.id]
+
+
+async def no_by_address(world: World) -> None:
+    await world.store.opt_out_address("x@example.com", OptOut(), "stop")
+
+
+async def no_to_topic(world: World) -> None:
+    await world.store.put_profiles([("ann", Profile())])
+    await world.store.opt_out("ann", OptOut(channel=Channel.EMAIL, topic="t"), "api")
+
+
+@pytest.mark.parametrize(
+    ("said", "fields"),
+    [(no_by_address, {"to": {"email": "x@example.com", "phone": PHONE}}), (no_to_topic, {"labels": {"topic": "t"}})],
+)
+async def test_what_must_not_go_by_a_channel_holds_up_none_that_may(
+    world: World, said: Callable[[World], Awaitable[None]], fields: dict[str, object]
+) -> None:
+    channels = (Channel.EMAIL, Channel.SMS)
+    world.ruled("  caps: [{name: text, channel: sms, limit: 1, per: 7d}]")
+    await world.sent(world.new(category="newsletter", channels=SMS))
+    await said(world)
+    barred, free = world.new(channels=channels, **fields), world.new(channels=channels)
+    await world.accept(barred, free)
+    assert await world.day(SOON) == [free.message.id]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ACCEPTED,
+        outcome(AttemptState.REJECTED),
+        outcome(AttemptState.UNREACHABLE),
+        Outcome(AttemptState.UNKNOWN, error="unconfirmed:timeout"),
+        Outcome(AttemptState.UNKNOWN, error="bug"),
+    ],
+)
+async def test_the_line_moves_up_whatever_becomes_of_the_attempt_of_its_head(world: World, end: Outcome) -> None:
+    head, behind = world.new(category="campaign", channels=SMS), world.new(category="campaign", channels=SMS)
+    claimed = await world.claimed(head, behind)
+    assert isinstance(await world.settle(claimed, end), Ended)
+    assert [type(step) for step in await world.due()] == [Ended if end.state is AttemptState.UNREACHABLE else Claimed]
+
+
+async def cancels(world: World, head: NewMessage) -> None:
+    await world.store.cancel(head.message.id, world.judge)
+
+
+async def expires(world: World, head: NewMessage) -> None:
+    world.now = head.message.expires_at
+
+
+@pytest.mark.parametrize("ends", [cancels, expires])
+async def test_the_line_moves_up_when_its_head_that_waits_ends(
+    world: World, ends: Callable[[World, NewMessage], Awaitable[None]]
+) -> None:
+    world.now = NIGHT
+    head, behind = world.new(expires_at=NIGHT + timedelta(hours=2)), world.new()
+    await world.accept(head, behind)
+    await world.due()
+    await ends(world, head)
+    await world.due()
+    await world.due()
+    view = await world.view(behind)
+    assert view.due_at == MORNING  # it waits for the night's end by itself, and is the head
+
+
+async def test_a_line_that_is_lined_up_anew_while_its_head_is_under_way_still_moves_up(world: World) -> None:
+    head, behind = world.new(labels={"a": "1"}), world.new(labels={"a": "1"})
+    claimed = await world.claimed(head, behind)
+    world.ruled("  caps: [{name: of-a, limit: 5, per: 24h, scope: [user, labels.a]}]")
+    await world.swept(2)
+    assert [type(step) for step in await world.due()] == [Behind]
+    await world.settle(claimed, ACCEPTED)
+    assert await world.day(SOON) == [behind.message.id]
+
+
+# ------------------------------------------------------------------------------------------- places that are given back
+
+
+async def gives_back_at_once(world: World, claimed: Next) -> None:
+    await world.settle(claimed, outcome(AttemptState.REJECTED))
+
+
+async def gives_back_by_a_receipt(world: World, claimed: Next) -> None:
+    await world.settle(claimed, ACCEPTED)
+    await world.store.receipt([receipt(claimed, ReceiptStatus.UNDELIVERED)], world.judge)
+
+
+async def gives_back_late(world: World, claimed: Next) -> None:
+    await world.settle(claimed, Outcome(AttemptState.UNKNOWN, error="unconfirmed:timeout"))
+    await world.settle(claimed, outcome(AttemptState.NOT_SENT))
+
+
+async def gives_back_before_the_answer(world: World, claimed: Next) -> None:
+    await world.store.receipt([receipt(claimed, ReceiptStatus.UNDELIVERED)], world.judge)
+
+
+async def was_never_called(world: World, claimed: Next) -> None:
+    assert isinstance(claimed, Claimed)
+    await world.store.disown({claimed.attempt.id: "ann"})
+    await world.store.cancel(claimed.lease.message.id, world.judge)
+
+
+@pytest.mark.parametrize(
+    "gives_back",
+    [gives_back_at_once, gives_back_by_a_receipt, gives_back_late, gives_back_before_the_answer, was_never_called],
+)
+async def test_a_place_that_is_given_back_is_taken_at_once_by_who_waits_for_it(
+    world: World, gives_back: Callable[[World, Next], Awaitable[None]]
+) -> None:
+    world.ruled("  caps: [{name: one, limit: 1, per: 7d}]")
+    holder = await world.claimed(world.new(category="newsletter", channels=SMS))
+    waiting = world.new(channels=SMS, priority=Priority.HIGH)
+    await world.accept(waiting)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert waits.until >= NOON + timedelta(days=7)
+    await gives_back(world, holder)
+    assert claimed_of(await world.due()) == [waiting.message.id]
+
+
+async def test_a_place_on_a_channel_before_the_one_that_is_waited_for_is_taken_too(world: World) -> None:
+    world.ruled(
+        "  caps: [{name: text, channel: sms, limit: 1, per: 7d}]\n"
+        '  send_windows: [{name: mails, channel: email, hours: ["18:00-19:00"]}]'
+    )
+    claimed = await world.claimed(world.new(category="newsletter", channels=SMS))
+    await world.settle(claimed, ACCEPTED)
+    either = world.new(category="either", channels=BOTH)
+    await world.accept(either)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert waits.until == NOON.replace(hour=18)
+    await world.store.receipt([receipt(claimed, ReceiptStatus.UNDELIVERED)], world.judge)
+    assert claimed_of(await world.due()) == [either.message.id]
+
+
+async def test_who_takes_a_no_back_may_be_told_at_once(world: World) -> None:
+    world.ruled(ONE_MAIL)
+    await world.sent(world.new(category="newsletter", channels=EMAIL))
+    await world.store.opt_out("ann", OptOut(channel=Channel.SMS), "stop")
+    new = world.new()
+    await world.accept(new)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert not await world.store.opt_in("ann", None, OptOut(channel=Channel.PUSH))
+    assert await world.lease() == []
+    assert await world.store.opt_in("ann", None, OptOut(channel=Channel.SMS))
+    assert claimed_of(await world.due()) == [new.message.id]
+
+
+async def test_what_ends_without_having_had_a_place_wakes_nobody_who_waits_for_one(world: World) -> None:
+    """A person with as many lines as messages would else cost the square of them."""
+    world.ruled("  caps: [{name: one, limit: 1, per: 30d}]")
+    await world.sent(world.new(category="newsletter"))
+    number = 30
+    waiting = [world.new(campaign=f"c{n}", expires_at=NOON + timedelta(minutes=10 + n)) for n in range(number)]
+    await world.accept(*waiting)
+    decisions = 0
+    while world.now < NOON + timedelta(hours=1):
+        decisions += len(await world.due())
+        world.pass_time(seconds=15)
+    assert set(await world.states(*waiting)) == {MessageState.EXPIRED}
+    assert decisions <= 4 * number
+
+
+async def test_two_workers_who_claim_at_once_do_not_invert_a_line(world: World) -> None:
+    waiting = [world.new(priority=Priority(1 + n % 3)) for n in range(30)]
+    await world.accept(*waiting)
+    leases = await world.lease()
+    answers = await asyncio.gather(*(world.claim(*leases[n::4]) for n in range(4)))
+    best = min(waiting, key=lambda new: (new.message.priority, new.message.expires_at, new.message.id))
+    assert [claimed_of(batch) for batch in answers if claimed_of(batch)] == [[best.message.id]]

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from time import time_ns
@@ -18,12 +17,12 @@ import structlog
 from aiohttp import web
 
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
-from gateway.decide import Judge
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
 from gateway.message import microseconds
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.reload import InForce, Reload, Sweep
 from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
 from gateway.web import private_app, public_app, runner, unsubscribe_url
@@ -32,8 +31,10 @@ from providers import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
+    from pathlib import Path
 
     from gateway.config import Config, Endpoint
+    from gateway.decide import Judge
     from gateway.message import Priority
     from providers import Channel, Provider
 
@@ -54,7 +55,9 @@ _JOB_TERM = timedelta(seconds=15)
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
 _REPORTED = timedelta(hours=72)
-"""After its expiry a message may still be reported on."""
+"""After its expiry a message may still be reported on: that long a receipt may settle an unknown outcome."""
+_JOBS = ("relay", "retention", "sweep")
+"""What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
 
@@ -65,8 +68,22 @@ class Unusable(Exception):
 class App:
     """One gateway process."""
 
-    def __init__(self, config: Config, roles: Collection[str] = ROLES, *, may_migrate: bool = False) -> None:
-        """``may_migrate``: bring an old PostgreSQL schema to this version's form instead of refusing it."""
+    def __init__(
+        self,
+        config: Config,
+        roles: Collection[str] = ROLES,
+        *,
+        file: Path | None = None,
+        may_migrate: bool = False,
+    ) -> None:
+        """Build what the roles need.
+
+        Args:
+            config: what to start with.
+            roles: some of ``ROLES``.
+            file: where ``config`` was read, and is read again when it changes. None: it never does.
+            may_migrate: bring an old PostgreSQL schema to this version's form instead of refusing it.
+        """
         self.config = config
         self.roles = frozenset(roles)
         self._may_migrate = may_migrate
@@ -74,15 +91,10 @@ class App:
         self.metrics = Metrics(version("decorum"))
         self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles)
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
-        self.judge = Judge(
-            policy=config.policy,
-            number=0,
-            routes=config.routes,
-            patience={name: _patience(settings) for name, settings in config.providers.items()},
-            span=config.worker.attempt,
-            events=config.events.states,
-        )
-        self.intake = Intake(self.store, config.policy, config.routes, self.metrics, self._notice)
+        self.in_force = InForce(config, self.store, self.worker_id, self.metrics)
+        self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice)
+        self._sweep = Sweep(self.store, self.in_force, self.worker_id, self.metrics, self._notice)
+        self._reload = Reload(file, os.environ, self.in_force, self.metrics, self._sweep.ask) if file else None
         self._store_is = "starting"
         self._draining = False
         self._worker: Worker | None = None
@@ -92,6 +104,16 @@ class App:
         self._relay_wake = asyncio.Event()
         self._stack = AsyncExitStack()
         self.private_port = 0
+
+    @property
+    def judge(self) -> Judge:
+        """What decisions are made by at this moment."""
+        return self.in_force.judge
+
+    @property
+    def reread(self) -> Callable[[], None] | None:
+        """Has the configuration's file read again; None where there is none."""
+        return self._reload.ask if self._reload else None
 
     async def start(self) -> None:
         """Bring up what the roles ask for. Listeners come first, so that readiness can be asked while the rest waits.
@@ -126,6 +148,9 @@ class App:
                 "public",
             )
         await self._open_store()
+        if self._reload:
+            self._run(self._reload.watch())
+            self._run(self._reload.follow())
         for provider in self.providers.values():
             await provider.open()
             self._stack.push_async_callback(provider.close)
@@ -179,6 +204,10 @@ class App:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._worker:
+            with suppress(StoreUnavailable):
+                for job in _JOBS:
+                    await self.store.drop_job(job, self.worker_id)
         await self._stack.aclose()
         await self.store.close()
         log.info("gateway.stopped")
@@ -194,7 +223,7 @@ class App:
                 elif problem := await asyncio.to_thread(outdated, url):
                     raise Unusable(problem)
                 await self.store.open()
-                self.judge = replace(self.judge, number=await self.store.activate(self.config.policy))
+                await self.in_force.put(self.config)
             except StoreUnavailable as error:
                 if embedded:
                     raise Unusable(str(error)) from error
@@ -211,7 +240,7 @@ class App:
         public = config.http.public_url
         pipeline = Pipeline(
             self.store,
-            self.judge,
+            lambda: self.judge,
             self.providers,
             health,
             self.metrics,
@@ -219,8 +248,9 @@ class App:
             (lambda message: unsubscribe_url(public, message)) if public else None,
             self._relay_wake.set,
         )
-        self._worker = Worker(self.store, pipeline, health, config.routes, config.worker.in_flight, self.metrics)
+        self._worker = Worker(self.store, pipeline, health, lambda: self.judge, config.worker.in_flight, self.metrics)
         self._run(self._worker.run())
+        self._run(self._sweep.run())
         self._run(self._retain())
         if self._publisher and config.events.states:
             self._run(self._relay(self._publisher))
@@ -285,10 +315,10 @@ class App:
         while True:
             try:
                 while await self.store.take_job("retention", self.worker_id, _JOB_TERM):
-                    now = utc_now()
-                    messages = oldest_id(now - self.config.retention.messages)
-                    contacts = oldest_id(now - self.config.retention.contacts)
-                    expired = microseconds(now - max(_REPORTED, self.config.retention.messages / 10))
+                    now, retention = utc_now(), self.in_force.config.retention
+                    messages = oldest_id(now - retention.messages)
+                    contacts = oldest_id(now - retention.contacts)
+                    expired = microseconds(now - _REPORTED)
                     if await self.store.prune(messages, contacts, expired, _PRUNE_BATCH) < _PRUNE_BATCH:
                         break
             except StoreUnavailable as error:
@@ -312,11 +342,16 @@ class App:
 
 
 async def serve(app: App, started: Callable[[], object] = lambda: None, until: asyncio.Event | None = None) -> None:
-    """Run until SIGTERM or SIGINT, or until ``until`` is set; then drain. ``started`` is called when all is up."""
+    """Run until SIGTERM or SIGINT, or until ``until`` is set; then drain. ``started`` is called when all is up.
+
+    SIGHUP has the configuration's file read again.
+    """
     ending = until or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
+    if app.reread:
+        loop.add_signal_handler(signal.SIGHUP, app.reread)
     starting = loop.create_task(app.start())
     told = loop.create_task(ending.wait())
     try:
@@ -330,12 +365,6 @@ async def serve(app: App, started: Callable[[], object] = lambda: None, until: a
             task.cancel()
         await asyncio.gather(starting, told, return_exceptions=True)
         await app.stop()
-
-
-def _patience(settings: object) -> timedelta:
-    """How long after an attempt's deadline its answer may still come."""
-    seconds = getattr(settings, "timeout", 0.0) + getattr(settings, "data_timeout", 0.0)
-    return timedelta(seconds=seconds)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

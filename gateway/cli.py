@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
-    from gateway.config import Config
+    from gateway.config import Config, Fault
 
 main = typer.Typer(
     name="decorum",
@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 _URL = "http://127.0.0.1:8080"
 _FAULTY = 2
+_DOUBTFUL = 1
 
 
 @main.command()
@@ -52,17 +53,19 @@ def serve(
         bool, typer.Option("--migrate", help="Bring an old PostgreSQL schema up to date first.")
     ] = False,
 ) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C."""
+    """Run the gateway until SIGTERM or Ctrl-C. It takes up changes of policy and routes; SIGHUP has it look at once."""
     from gateway import app as application  # noqa: PLC0415 - the other commands start without it
+    from gateway.config import locate  # noqa: PLC0415
     from gateway.logs import to_stdout  # noqa: PLC0415
 
     roles = role or list(application.ROLES)
     if unknown := set(roles) - set(application.ROLES):
         _fail(f"--role {', '.join(sorted(unknown))}: must be intake, worker or web")
-    loaded = _load(config)
+    file = locate(config, os.environ)
+    loaded = _load(file)
     to_stdout()
     try:
-        run(application.serve(application.App(loaded, roles, may_migrate=migrate)))
+        run(application.serve(application.App(loaded, roles, file=file, may_migrate=migrate)))
     except application.Unusable as error:
         _fail(str(error))
 
@@ -70,24 +73,30 @@ def serve(
 @main.command()
 def check(
     file: Annotated[Path | None, typer.Argument(help="The YAML file. Default as with --config.")] = None,
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Look at policy and routes alone; no secret need be known here.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 if there are warnings.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say everything that is wrong with a configuration; exit status 0 only if nothing is."""
-    from gateway.config import ConfigError, load, locate  # noqa: PLC0415
+    """Say everything that is wrong or doubtful in a configuration; exit status 2 if it cannot be used, else 0."""
+    from gateway.config import check as examine  # noqa: PLC0415
+    from gateway.config import locate  # noqa: PLC0415
 
     path = locate(file, os.environ)
-    try:
-        loaded = load(path, os.environ)
-    except ConfigError as error:
-        if as_json:
-            _print_json({"ok": False, "faults": [{"path": f.path, "problem": f.problem} for f in error.faults]})
-        else:
-            _say_faults(path, error.faults)
-        raise typer.Exit(_FAULTY) from None
+    report = examine(path, os.environ, policy_alone=policy)
     if as_json:
-        _print_json({"ok": True, "faults": [], "policy": loaded.policy.hash})
+        _print_json(report.as_dict())
     else:
-        talk.print(f"{path}: good. Policy {loaded.policy.hash[:12]}, {len(loaded.policy.categories)} categories.")
+        _say_faults(path, "error", report.errors)
+        _say_faults(path, "warning", report.warnings)
+        if report.policy:
+            good = "can be used" if report.warnings else "good"
+            categories = len(report.policy.categories)
+            sentence = f"{path}: {good}. Policy {report.policy.hash[:12]}, {categories} categories."
+            talk.print(sentence, markup=False, soft_wrap=True)
+    if report.errors or (strict and report.warnings):
+        raise typer.Exit(_FAULTY if report.errors else _DOUBTFUL)
 
 
 @main.command()
@@ -131,24 +140,43 @@ def send(
 
 @main.command()
 def explain(
-    message: Annotated[str, typer.Argument(help="The message's id, or with --source the request's.")],
+    message: Annotated[str, typer.Argument(help="The message's id; with --source the id of its request.")],
     source: Annotated[str | None, typer.Option(help="The service that sent the request.")] = None,
     url: UrlOption = _URL,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what became of a message and why, and when it will be looked at next."""
-    from gateway.client import GatewayError, explanation  # noqa: PLC0415
+    """Say what became of a message and why; of one that waits, when it can go."""
+    from gateway.client import explanation  # noqa: PLC0415
 
-    try:
-        found = run(explanation(message, source, url, key))
-    except GatewayError as error:
-        _fail(str(error))
-    if as_json:
-        _print_json(found)
-    else:
-        for sentence in found["text"]:
-            print(sentence)  # noqa: T201 - what was asked for
+    _tell(explanation(message, source, url, key), as_json=as_json)
+
+
+@main.command()
+def eligible(
+    user: Annotated[str, typer.Argument(help="The person, known or not.")],
+    category: Annotated[str, typer.Argument(help="Of the message that might be sent.")],
+    channel: Annotated[str | None, typer.Option(help="Default: the category's first.")] = None,
+    at: Annotated[str | None, typer.Option(help="RFC 3339, in the past or ahead. Default: now.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="IANA zone that the request would name.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="That the message would belong to.")] = None,
+    priority: Annotated[str | None, typer.Option(help="Default: the category's.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")] = None,
+    url: UrlOption = _URL,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a person may be contacted, by every rule, and if not, when; nothing is sent."""
+    from gateway.client import eligibility  # noqa: PLC0415
+
+    options = {"channel": channel, "at": at, "timezone": timezone, "campaign": campaign, "priority": priority}
+    asked = {"category": category} | {name: value for name, value in options.items() if value is not None}
+    for pair in label or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            _fail(f"--label {pair}: must be NAME=VALUE")
+        asked[f"label.{name}"] = value
+    _tell(eligibility(user, asked, url, key), as_json=as_json)
 
 
 @main.command()
@@ -193,6 +221,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
+def _tell(answer: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None:
+    """Print what a running gateway answers: its sentences, or all of it."""
+    from gateway.client import GatewayError  # noqa: PLC0415
+
+    try:
+        found = run(answer)
+    except GatewayError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json(found)
+    else:
+        for sentence in found["text"]:
+            print(sentence)  # noqa: T201 - what was asked for
+
+
 def _load(option: Path | None) -> Config:
     from gateway.config import ConfigError, load, locate  # noqa: PLC0415
 
@@ -200,14 +243,17 @@ def _load(option: Path | None) -> Config:
     try:
         return load(path, os.environ)
     except ConfigError as error:
-        _say_faults(path, error.faults)
+        _say_faults(path, "error", error.faults)
         raise typer.Exit(_FAULTY) from None
 
 
-def _say_faults(path: Path, faults: tuple[Any, ...]) -> None:
-    talk.print(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", markup=False)
+def _say_faults(path: Path, what: str, faults: Sequence[Fault]) -> None:
+    """Under a heading, each as ``FILE:LINE: path: problem``, which editors jump to; nothing where there are none."""
+    if faults:
+        talk.print(f"{len(faults)} {what}{'s' if len(faults) > 1 else ''}", markup=False, style="bold")
     for fault in faults:
-        talk.print(f"  {fault}", markup=False, soft_wrap=True)
+        where = path if fault.line is None else f"{path}:{fault.line}"
+        talk.print(f"{where}: {fault.sentence}", markup=False, soft_wrap=True)
 
 
 def _print_json(value: object) -> None:

@@ -18,7 +18,8 @@ from gateway.store import NewMessage, ParkedInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from gateway.config import Category, Policy
+    from gateway.config import Category
+    from gateway.decide import Judge
     from gateway.message import Priority
     from gateway.metrics import Metrics
     from gateway.store import Known, Store
@@ -98,24 +99,36 @@ _TURN = 64
 """Requests of a batch that are read in one turn of the event loop."""
 
 
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
 class Intake:
     """Accepts requests: validates, resolves what they leave open, commits."""
 
     def __init__(
         self,
         store: Store,
-        policy: Policy,
-        routes: Mapping[Channel, Sequence[str]],
+        judge: Callable[[], Judge],
         metrics: Metrics,
         accepted: Callable[[Collection[tuple[Priority, Channel]]], None] = lambda _: None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """``accepted`` is told of which priorities and first channels new messages were committed."""
+        """Take what it needs.
+
+        Args:
+            store: what is accepted is committed to it.
+            judge: the one in force at the moment.
+            metrics: hears of every answer.
+            accepted: is told of which priorities and first channels new messages were committed.
+            clock: what a request's times are measured by.
+        """
         self._store = store
-        self._policy = policy
-        self._routes = routes
+        self._judge = judge
         self._metrics = metrics
         self._accepted = accepted
-        self._now = utc_now
+        self._now = clock
 
     async def accept(self, items: Sequence[Incoming]) -> list[Answer]:
         """Answer each request; when this returns, what was accepted or parked is committed.
@@ -123,13 +136,13 @@ class Intake:
         Raises:
             StoreUnavailable: nothing can be said of any of them; the same may be asked again.
         """
-        now = self._now()
+        now, judge = self._now(), self._judge()
         answers: list[Answer | None] = []
         fresh: list[tuple[int, NewMessage]] = []
         for index, item in enumerate(items):
             if index % _TURN == _TURN - 1:
                 await asyncio.sleep(0)  # a one-time code need not wait until a whole batch has been read
-            read = self._read(item, now)
+            read = _read(item, judge, now)
             answers.append(read if isinstance(read, Malformed) else None)
             if isinstance(read, NewMessage):
                 fresh.append((index, read))
@@ -175,70 +188,6 @@ class Intake:
             await self._store.park(bad)
         return answers
 
-    def _read(self, item: Incoming, now: datetime) -> NewMessage | Malformed:
-        try:
-            fields = dict(_decoded(item.body))
-        except _Unreadable as error:
-            return Malformed((Fault("", str(error)),))
-        if item.source is not None:
-            fields["source"] = item.source
-        try:
-            request = SendRequest.model_validate(fields)
-        except ValidationError as error:
-            return Malformed((*faults_of(error), *self._uncategorised(fields.get("category"))), _id_of(fields))
-        if unknown := self._uncategorised(request.category):
-            return Malformed(unknown, request.id)
-        faults: list[Fault] = []
-        category = self._policy.categories[request.category]
-        priority = category.priority if request.priority is None else request.priority
-        if priority < category.priority and not item.may_raise_priority:
-            faults.append(
-                Fault("priority", f"may not be above the category's {category.priority.word}: the key lacks that scope")
-            )
-        starts_at = max(request.not_before or now, now)
-        expires_at = request.expires_at or starts_at + category.expires_after
-        if expires_at <= now:
-            faults.append(Fault("expires_at", "has passed already"))
-        channels = self._channels(request, category, faults)
-        if faults:
-            return Malformed(tuple(faults), request.id)
-        message = Message(
-            id=new_id(),
-            source=request.source,
-            request=request.id,
-            person=request.user,
-            category=request.category,
-            channels=channels,
-            priority=priority,
-            accepted_at=now,
-            starts_at=starts_at,
-            expires_at=expires_at,
-            campaign=request.campaign,
-            body=_normal(fields, request),
-        )
-        return NewMessage(message, canonical_hash(fields), line_of(message, category))
-
-    def _uncategorised(self, category: object) -> tuple[Fault, ...]:
-        if not isinstance(category, str) or category in self._policy.categories:
-            return ()
-        return (Fault("category", f"is not configured here; there are: {', '.join(sorted(self._policy.categories))}"),)
-
-    def _channels(self, request: SendRequest, category: Category, faults: list[Fault]) -> tuple[Channel, ...]:
-        """The request's, else the category's, else those there is something to say on, in the routes' order."""
-        content = request.content.channels()
-        if request.channels:
-            for index, channel in enumerate(request.channels):
-                if channel not in content:
-                    faults.append(Fault(f"content.{channel}", f"is missing, though channels names {channel}"))
-                if channel not in self._routes:
-                    faults.append(Fault(f"channels[{index}]", f"{channel} has no route here"))
-            return request.channels
-        usual = category.channels or tuple(self._routes)
-        channels = tuple(channel for channel in usual if channel in content and channel in self._routes)
-        if not channels:
-            faults.append(Fault("content", f"needs something for one of: {', '.join(usual)}"))
-        return channels
-
     async def _park(self, items: Sequence[Incoming], answers: Sequence[Answer]) -> None:
         bad = []
         for item, answer in zip(items, answers, strict=True):
@@ -255,6 +204,76 @@ class Intake:
                     pass
         if bad:
             await self._store.park(bad)
+
+
+def _read(item: Incoming, judge: Judge, now: datetime) -> NewMessage | Malformed:
+    try:
+        fields = dict(_decoded(item.body))
+    except _Unreadable as error:
+        return Malformed((Fault("", str(error)),))
+    if item.source is not None:
+        fields["source"] = item.source
+    try:
+        request = SendRequest.model_validate(fields)
+    except ValidationError as error:
+        return Malformed((*faults_of(error), *_uncategorised(fields.get("category"), judge)), _id_of(fields))
+    if unknown := _uncategorised(request.category, judge):
+        return Malformed(unknown, request.id)
+    faults: list[Fault] = []
+    category = judge.policy.categories[request.category]
+    priority = category.priority if request.priority is None else request.priority
+    if priority < category.priority and not item.may_raise_priority:
+        faults.append(
+            Fault("priority", f"may not be above the category's {category.priority.word}: the key lacks that scope")
+        )
+    starts_at = max(request.not_before or now, now)
+    expires_at = request.expires_at or starts_at + category.expires_after
+    if expires_at <= now:
+        faults.append(Fault("expires_at", "has passed already"))
+    channels = _channels(request, category, judge.routes, faults)
+    if faults:
+        return Malformed(tuple(faults), request.id)
+    message = Message(
+        id=new_id(),
+        source=request.source,
+        request=request.id,
+        person=request.user,
+        category=request.category,
+        channels=channels,
+        priority=priority,
+        accepted_at=now,
+        starts_at=starts_at,
+        expires_at=expires_at,
+        campaign=request.campaign,
+        body=_normal(fields, request),
+    )
+    line = line_of(message, category, judge.policy.labels)
+    return NewMessage(message, canonical_hash(fields), line, judge.number)
+
+
+def _uncategorised(category: object, judge: Judge) -> tuple[Fault, ...]:
+    if not isinstance(category, str) or category in judge.policy.categories:
+        return ()
+    return (Fault("category", f"is not configured here; there are: {', '.join(sorted(judge.policy.categories))}"),)
+
+
+def _channels(
+    request: SendRequest, category: Category, routes: Mapping[Channel, Sequence[str]], faults: list[Fault]
+) -> tuple[Channel, ...]:
+    """The request's, else the category's, else those there is something to say on, in the routes' order."""
+    content = request.content.channels()
+    if request.channels:
+        for index, channel in enumerate(request.channels):
+            if channel not in content:
+                faults.append(Fault(f"content.{channel}", f"is missing, though channels names {channel}"))
+            if channel not in routes:
+                faults.append(Fault(f"channels[{index}]", f"{channel} has no route here"))
+        return request.channels
+    usual = category.channels or tuple(routes)
+    channels = tuple(channel for channel in usual if channel in content and channel in routes)
+    if not channels:
+        faults.append(Fault("content", f"needs something for one of: {', '.join(usual)}"))
+    return channels
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -351,8 +370,3 @@ def path_of(location: Sequence[int | str]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)

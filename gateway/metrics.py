@@ -8,15 +8,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.intake import Accepted, Answer, Conflict
+from gateway.store import Claimed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
-    from gateway.decide import Outcome
+    from gateway.config import Policy
     from gateway.message import Message
-    from gateway.store import Claimed, Next
+    from gateway.outcome import Outcome
+    from gateway.store import Next
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SHORT = 12
+"""Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
 
 
@@ -41,6 +46,12 @@ class Metrics:
         self._deferred = Counter(
             "gateway_deferrals",
             "Decisions to wait, by the rule that asked for it.",
+            ["category", "rule"],
+            registry=registry,
+        )
+        self._shadows = Counter(
+            "gateway_shadow_verdicts",
+            "Messages that went although a rule in shadow objected, and decisions to wait that one agreed with.",
             ["category", "rule"],
             registry=registry,
         )
@@ -88,6 +99,28 @@ class Metrics:
         )
         self.outbox = Gauge("gateway_outbox_events", "Events that are not published yet.", registry=registry)
         self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
+        self._policy = Gauge(
+            "gateway_policy_info", "Constant 1, with the policy in force.", ["hash", "number"], registry=registry
+        )
+        self._refused = Gauge(
+            "gateway_policy_refused",
+            "1 while the file on disk is faulty and what was in force stays.",
+            registry=registry,
+        )
+        self._stale = Gauge(
+            "gateway_config_needs_restart",
+            "1 while the file on disk differs in a section that only a restart brings into force.",
+            ["section"],
+            registry=registry,
+        )
+        self._loads = Counter(
+            "gateway_policy_loads", "Configurations read, by what became of them.", ["result"], registry=registry
+        )
+        for result in ("applied", "refused"):
+            self._loads.labels(result)
+        self.swept = Counter(
+            "gateway_policy_swept", "Waiting messages decided anew because the policy changed.", registry=registry
+        )
 
     def received(self, via: str, answer: Answer) -> None:
         """A request was answered."""
@@ -102,6 +135,8 @@ class Metrics:
 
     def decided(self, message: Message, step: Next) -> None:
         """A decision was committed."""
+        for rule in shadowed(step):
+            self._shadows.labels(message.category, rule).inc()
         match step:
             case Deferred():
                 self._deferred.labels(message.category, step.rule).inc()
@@ -123,6 +158,24 @@ class Metrics:
         else:
             self._latency.labels(channel).observe((now - claimed.lease.message.accepted_at).total_seconds())
 
+    def applied(self, policy: Policy, number: int) -> None:
+        """A policy came into force."""
+        self._loads.labels("applied").inc()
+        self._policy.clear()
+        self._policy.labels(policy.hash[:SHORT], number).set(1)
+
+    def refused(self) -> None:
+        """A configuration was found faulty."""
+        self._loads.labels("refused").inc()
+        self._refused.set(1)
+
+    def taken(self, needing_restart: Collection[str]) -> None:
+        """The file on disk is good, but for sections that wait for a restart."""
+        self._refused.set(0)
+        self._stale.clear()
+        for section in needing_restart:
+            self._stale.labels(section).set(1)
+
     def in_flight(self, priority: str, count: int) -> None:
         """How much is being worked on."""
         self._in_flight.labels(priority).set(count)
@@ -130,3 +183,14 @@ class Metrics:
     def reported(self, provider: str, status: str) -> None:
         """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""
         self._receipts.labels(provider, status).inc()
+
+
+def shadowed(step: Next) -> list[str]:
+    """The rules in shadow that objected to a decision to send, or would have held back too what others hold back."""
+    match step:
+        case Claimed():
+            return [ruling.rule for ruling in step.step.shadow]
+        case Deferred():
+            return [ruling.rule for ruling in step.why if not ruling.enforced and not ruling.permits]
+        case _:
+            return []

@@ -24,6 +24,8 @@ from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
 from gateway.message import content_of
+from gateway.metrics import shadowed
+from gateway.outcome import accepted, bug, failed
 from gateway.store import Claimed, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from gateway.decide import Judge, Outcome
+    from gateway.decide import Judge
     from gateway.metrics import Metrics
+    from gateway.outcome import Outcome
     from gateway.store import Lease, Next, Store
     from providers import Provider
 
@@ -98,7 +101,7 @@ class Pipeline:
     def __init__(
         self,
         store: Store,
-        judge: Judge,
+        judge: Callable[[], Judge],
         providers: Mapping[str, Provider],
         health: ProviderHealth,
         metrics: Metrics,
@@ -106,9 +109,17 @@ class Pipeline:
         unsubscribe_url: Callable[[str], str] | None,
         recorded: Callable[[], None],
     ) -> None:
-        """``unsubscribe_url`` makes a message's one-click link; None where there is no public listener.
+        """Take what it needs.
 
-        ``recorded`` is called when outcomes, and so perhaps events, have been committed.
+        Args:
+            store: every step is committed to it.
+            judge: the one in force at the moment.
+            providers: by name, all that a route may ever lead to.
+            health: hears how they fare.
+            metrics: hears of decisions and attempts.
+            public_url: how vendors reach the public listener; None where there is none.
+            unsubscribe_url: makes a message's one-click link; None where there is no public listener.
+            recorded: is called when outcomes, and so perhaps events, have been committed.
         """
         self._store = store
         self._judge = judge
@@ -135,15 +146,15 @@ class Pipeline:
         self._health.began(provider)
         started = monotonic()
         try:
-            outcome = decide.accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
+            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
         except ProviderError as error:
-            outcome = decide.failed(error)
+            outcome = failed(error)
         except asyncio.CancelledError:
-            self._health.ended(provider, decide.bug(), utc_now())
+            self._health.ended(provider, bug(), utc_now())
             raise
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
-            outcome = decide.bug()
+            outcome = bug()
         now = utc_now()
         self._health.ended(provider, outcome, now)
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
@@ -169,17 +180,18 @@ class Pipeline:
 
     def _dispatch(self, claimed: Claimed) -> Dispatch:
         message, step, attempt = claimed.lease.message, claimed.step, claimed.attempt
-        category = self._judge.policy.categories[message.category]
+        # Where the policy has lost the category since the claim: a link too many harms nobody.
+        category = self._judge().policy.categories.get(message.category)
         return Dispatch(
             attempt=attempt.id,
             message=message.id,
             address=step.address.value,
             content=content_of(message, step.address.channel),
             deadline=step.deadline,
-            valid_until=message.expires_at,
+            valid_until=step.valid_until,
             callback_url=self._callback_url(step.provider, attempt.id),
             unsubscribe_url=self._unsubscribe_url(attempt.id)
-            if self._unsubscribe_url and category.unsubscribe
+            if self._unsubscribe_url and (category is None or category.unsubscribe)
             else None,
             locale=message.body.get("locale"),
             platform=step.address.platform,
@@ -190,20 +202,21 @@ class Pipeline:
             return None
         return f"{self._public_url}/callbacks/{provider}?{urlencode({'attempt': attempt})}"
 
+    def _judge_at(self, now: datetime) -> Judge:
+        return replace(self._judge(), health=self._health.snapshot(now))
+
     async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
         ids = [new_id() for _ in leases]
-        judge = replace(self._judge, health=self._health.snapshot(utc_now()))
         try:
-            answers = await self._store.claim(leases, judge, ids)
+            answers = await self._store.claim(leases, self._judge_at(utc_now()), ids)
         except StoreUnavailable:
             self._disowned |= {id_: lease.message.person for id_, lease in zip(ids, leases, strict=True)}
             raise
-        self._say(leases, answers)
+        self._say(leases, answers, [[]] * len(leases))
         return answers
 
     async def _settle_all(self, settlements: Sequence[Settlement]) -> list[Next]:
         """Record what became of attempts; again until the store takes it, for only this process knows."""
-        judge = replace(self._judge, health=self._health.snapshot(utc_now()))
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(_REMEMBERED),
@@ -211,10 +224,11 @@ class Pipeline:
             reraise=True,
         ):
             with turn:
-                answers = await self._store.settle(settlements, judge)
+                answers = await self._store.settle(settlements, self._judge_at(utc_now()))
         for settlement in settlements:
             _say_attempt(settlement)
-        self._say([settlement.claimed.lease for settlement in settlements], answers)
+        claims = [settlement.claimed for settlement in settlements]
+        self._say([claimed.lease for claimed in claims], answers, [shadowed(claimed) for claimed in claims])
         return answers
 
     async def disown(self) -> None:
@@ -228,9 +242,10 @@ class Pipeline:
             self._disowned |= disowned
             raise
 
-    def _say(self, leases: Sequence[Lease], answers: Sequence[Next]) -> None:
+    def _say(self, leases: Sequence[Lease], answers: Sequence[Next], overruled: Sequence[list[str]]) -> None:
+        """``overruled``: for each, the rules in shadow that objected to the attempt before."""
         self._recorded()
-        for lease, answer in zip(leases, answers, strict=True):
+        for lease, answer, before in zip(leases, answers, overruled, strict=True):
             self._metrics.decided(lease.message, answer)
             match answer:
                 case decide.Deferred():
@@ -240,6 +255,7 @@ class Pipeline:
                         category=lease.message.category,
                         rule=answer.rule,
                         until=answer.until.isoformat(),
+                        **_shadow(shadowed(answer)),
                     )
                 case decide.Ended():
                     log.info(
@@ -248,9 +264,14 @@ class Pipeline:
                         category=lease.message.category,
                         state=answer.state,
                         reason=answer.reason,
+                        **_shadow(before),
                     )
                 case _:
                     pass
+
+
+def _shadow(rules: list[str]) -> dict[str, list[str]]:
+    return {"shadow": rules} if rules else {}
 
 
 def _pause(error: Unavailable | Throttled) -> float | None:

@@ -14,8 +14,9 @@ from gateway.store import StoreUnavailable
 from providers import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
+    from gateway.decide import Judge
     from gateway.metrics import Metrics
     from gateway.pipeline import Pipeline, ProviderHealth
     from gateway.store import Lease, Store
@@ -42,15 +43,24 @@ class Worker:
         store: Store,
         pipeline: Pipeline,
         health: ProviderHealth,
-        routes: Mapping[Channel, Sequence[str]],
+        judge: Callable[[], Judge],
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
     ) -> None:
-        """``in_flight``: how many of a priority may be worked on at once, per channel."""
+        """Take what it needs.
+
+        Args:
+            store: leases come from it.
+            pipeline: takes them as far as they can go.
+            health: how many attempts each provider has places for.
+            judge: the one in force at the moment, for its routes.
+            in_flight: how many of a priority may be worked on at once, per channel.
+            metrics: hears what is in flight.
+        """
         self._store = store
         self._pipeline = pipeline
         self._health = health
-        self._routes = routes
+        self._judge = judge
         self._budget = in_flight
         self._metrics = metrics
         # Channels that have no route any more too: what waits there falls through, or ends.
@@ -106,7 +116,7 @@ class Worker:
         return len(leases)
 
     def _places(self, channel: Channel) -> int:
-        return self._health.places(self._routes.get(channel, ()))
+        return self._health.places(self._judge().routes.get(channel, ()))
 
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""

@@ -63,7 +63,8 @@ class Door:
         self.store = Store(self.engine)
         self.config = parse(CONFIG, {}, base=Path())
         self.metrics = Metrics("test")
-        self.intake = Intake(self.store, self.config.policy, self.config.routes, self.metrics)
+        self.judge = Judge(self.config.policy, 1, self.config.routes, {}, timedelta(seconds=10))
+        self.intake = Intake(self.store, lambda: self.judge, self.metrics)
 
     async def ask(self, asked: Mapping[str, Any] | bytes, via: Any = "http", **more: Any) -> Answer:
         """As it comes: bytes over AMQP and from files, with the key's name over HTTP."""
@@ -130,12 +131,24 @@ async def test_what_is_accepted_is_committed_with_all_that_a_worker_needs(door: 
     assert door.received(via, "accepted") == 1
 
 
+async def test_what_is_in_force_at_the_moment_says_what_is_accepted(door: Door) -> None:
+    assert "category" in await door.faults(body(category="letter"))
+    assert "channels[0]" in await door.faults(body(channels=["robocall"], content={"robocall": CONTENT["robocall"]}))
+    changed = parse(
+        CONFIG.replace("news: {", "letter: {").replace("email: [one]", "email: [one], robocall: [one]"), {}, base=Path()
+    )
+    door.judge = replace(door.judge, policy=changed.policy, number=2, routes=changed.routes)
+    assert (await door.taken(body(id="r-2", category="letter"))).category == "letter"
+    call = body(id="r-3", category="letter", channels=["robocall"], content={"robocall": CONTENT["robocall"]})
+    assert (await door.taken(call)).channels == (Channel.ROBOCALL,)
+    assert "category" in await door.faults(body(id="r-4", category="news"))
+
+
 @EVERY_WAY
 async def test_the_same_request_again_gets_the_same_message_and_its_present_state(door: Door, via: str) -> None:
     first = await door.ask(body(), "amqp")
     assert isinstance(first, Accepted)
-    judge = Judge(door.config.policy, 1, door.config.routes, {}, timedelta(seconds=10))
-    await door.store.cancel(first.message, judge)
+    await door.store.cancel(first.message, door.judge)
     again = await door.ask(dict(reversed(body().items())), via)
     assert again == replace(first, state=MessageState.CANCELLED, repeated=True)
     assert door.received(via, "repeated") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -14,19 +15,21 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import decide
 from gateway.config import parse
-from gateway.decide import Attempting, Behind, Deferred, Ended, Outcome
+from gateway.decide import Attempting, Behind, Deferred, Ended, Judge
 from gateway.ids import new_id
 from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
 from gateway.message import Address, Attempt, AttemptState, Message, MessageState, Priority, Refusal
 from gateway.metrics import Metrics
+from gateway.outcome import Outcome, accepted, bug, failed
 from gateway.store import Claimed, Lease, Lost
 from providers import Channel, ProviderError, ReceiptStatus
+from ratelimit import Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.config import Policy
     from gateway.store import Known, NewMessage, ParkedInput
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -64,12 +67,15 @@ def message(category: str = "news", **fields: Any) -> Message:
 def claimed(about: Message, provider: str = "one", channel: Channel = Channel.SMS) -> Claimed:
     to = Address(channel, new_id())
     attempt = Attempt(new_id(), about.id, 1, channel, provider, new_id(), AttemptState.INTENT, NOW, NOW + SECOND)
-    return Claimed(Lease(about, 1, 0), attempt, Attempting(to, provider, NOW + SECOND, "UTC"), frozenset())
+    return Claimed(Lease(about, 1), attempt, Attempting(to, provider, NOW + SECOND, "UTC", NOW + SECOND), frozenset())
+
+
+IN_SHADOW = Ruling("tighter", permits=False, next=NOW + SECOND, why="1 of 1", enforced=False)
 
 
 def outcomes() -> list[Outcome]:
-    errors = [decide.failed(kind("code")) for kind in ProviderError.__subclasses__()]
-    return [decide.accepted("ref"), decide.bug(), *errors]
+    errors = [failed(kind("code")) for kind in ProviderError.__subclasses__()]
+    return [accepted("ref"), bug(), *errors]
 
 
 class Forgetful:
@@ -88,7 +94,8 @@ async def test_nothing_that_a_request_says_makes_a_series() -> None:
         base=Path(),
     )
     metrics = Metrics("test")
-    intake = Intake(Forgetful(), config.policy, config.routes, metrics)  # type: ignore[arg-type]
+    judge = Judge(config.policy, 1, config.routes, {}, timedelta(seconds=10))
+    intake = Intake(Forgetful(), lambda: judge, metrics)  # type: ignore[arg-type]
 
     def asked(category: str, number: int) -> Incoming:
         word = f"x{number}"
@@ -119,14 +126,14 @@ def test_nothing_that_a_message_or_an_answer_says_makes_a_series() -> None:
 
     def everything() -> None:
         about = message(campaign=new_id(), body={"labels": {new_id(): new_id()}})
-        metrics.decided(about, Deferred(NOW, "daily"))
+        metrics.decided(about, Deferred(NOW, "daily", (IN_SHADOW, replace(IN_SHADOW, why=new_id()))))
         metrics.decided(about, Behind(new_id(), same_line=True))
         metrics.decided(about, Ended(MessageState.FAILED, f"rejected:{new_id()}"))
         metrics.decided(about, claimed(about))
         metrics.decided(about, Lost())
         for kind in ProviderError.__subclasses__():
-            metrics.attempted(claimed(about), decide.failed(kind(new_id(), new_id())), 0.1, NOW)
-        metrics.attempted(claimed(about), decide.accepted(new_id()), 0.1, NOW)
+            metrics.attempted(claimed(about), failed(kind(new_id(), new_id())), 0.1, NOW)
+        metrics.attempted(claimed(about), accepted(new_id()), 0.1, NOW)
         metrics.received("http", Accepted(new_id(), new_id(), MessageState.WAITING, repeated=False))
         metrics.received("http", Conflict(new_id(), new_id()))
         metrics.received("http", Malformed((), new_id()))
@@ -143,7 +150,7 @@ def test_nothing_that_a_message_or_an_answer_says_makes_a_series() -> None:
 def test_a_vendors_codes_are_no_labels(code: str, detail: str) -> None:
     metrics = Metrics("test")
     for kind in ProviderError.__subclasses__():
-        metrics.attempted(claimed(message()), decide.failed(kind(code, detail)), 0.1, NOW)
+        metrics.attempted(claimed(message()), failed(kind(code, detail)), 0.1, NOW)
     errors = {dict(labels)["error"] for name, labels in series(metrics) if name == "gateway_attempt_errors_total"}
     assert errors == {"unavailable", "throttled", "unconfirmed", "rejected", "unreachable", "misconfigured"}
 
@@ -167,7 +174,7 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
             for reason in reasons:
                 metrics.decided(about, Ended(state, reason))
         for rule in waits:
-            metrics.decided(about, Deferred(NOW, rule))
+            metrics.decided(about, Deferred(NOW, rule, (replace(IN_SHADOW, rule=rule),)))
         metrics.decided(about, Behind(new_id(), same_line=True))
         for (provider, channel), outcome in product(channel_of.items(), outcomes()):
             metrics.attempted(claimed(about, provider, channel), outcome, 0.1, NOW)
@@ -184,6 +191,9 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
         metrics.optouts.labels(via).inc()
     for part in ("store", "broker", "worker", "gateway"):
         metrics.ready.labels(part).set(1)
+    metrics.refused()
+    metrics.taken(["store", "broker", "http", "keys", "providers", "events", "worker"])
+    metrics.swept.inc()
 
 
 def test_a_big_configuration_has_a_bounded_number_of_series() -> None:
@@ -240,10 +250,60 @@ def test_an_answer_is_counted_under_what_it_was() -> None:
 def test_the_time_to_delivery_is_measured_from_acceptance_and_only_of_what_was_accepted() -> None:
     metrics = Metrics("test")
     about = message(accepted_at=NOW - timedelta(hours=9))
-    metrics.attempted(claimed(about), decide.accepted("ref"), 0.2, NOW)
-    metrics.attempted(claimed(about), decide.bug(), 0.2, NOW)
+    metrics.attempted(claimed(about), accepted("ref"), 0.2, NOW)
+    metrics.attempted(claimed(about), bug(), 0.2, NOW)
     labels = {"channel": "sms"}
     assert metrics.registry.get_sample_value("gateway_delivery_latency_seconds_count", labels) == 1
     assert metrics.registry.get_sample_value("gateway_delivery_latency_seconds_sum", labels) == 9 * 3600
     both = {"channel": "sms", "provider": "one"}
     assert metrics.registry.get_sample_value("gateway_attempt_duration_seconds_count", both) == 2
+
+
+def policy(limit: int) -> Policy:
+    rules = f"{{timezone: UTC, categories: {{news: {{}}}}, caps: [{{name: daily, limit: {limit}, per: 24h}}]}}"
+    return parse(
+        f"{{providers: {{one: {{kind: inbox}}}}, routes: {{sms: [one]}}, policy: {rules}}}", {}, base=Path()
+    ).policy
+
+
+def of(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """The values of one series each, by their labels' values, in the order of the labels' names."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_only_the_policy_in_force_is_shown() -> None:
+    metrics, one, other = Metrics("test"), policy(1), policy(2)
+    for number, each in enumerate((one, other, one), 1):
+        metrics.applied(each, number)
+        assert of(metrics, "gateway_policy_info") == {(each.hash[:12], str(number)): 1}
+    assert of(metrics, "gateway_policy_loads_total") == {("applied",): 3, ("refused",): 0}
+
+
+def test_a_refused_file_is_shown_until_a_good_one_is_read() -> None:
+    metrics = Metrics("test")
+    assert of(metrics, "gateway_policy_refused") == {(): 0}
+    metrics.refused()
+    metrics.refused()
+    assert of(metrics, "gateway_policy_refused") == {(): 1}
+    metrics.taken(["http"])
+    assert of(metrics, "gateway_policy_refused") == {(): 0}
+    assert of(metrics, "gateway_config_needs_restart") == {("http",): 1}
+    metrics.taken([])
+    assert of(metrics, "gateway_config_needs_restart") == {}
+    assert of(metrics, "gateway_policy_loads_total") == {("applied",): 0, ("refused",): 2}
+
+
+def test_what_a_rule_in_shadow_would_have_held_back_is_counted_whether_it_went_or_not() -> None:
+    metrics, about = Metrics("test"), message()
+    enforced = replace(IN_SHADOW, rule="daily", enforced=True)
+    permitting = replace(IN_SHADOW, rule="weekly", permits=True)
+    gone = claimed(about)
+    metrics.decided(about, replace(gone, step=replace(gone.step, shadow=(IN_SHADOW,))))
+    metrics.decided(about, Deferred(NOW, "daily", (enforced, IN_SHADOW, permitting)))
+    metrics.decided(about, Deferred(NOW, "daily", (enforced, permitting)))
+    assert of(metrics, "gateway_shadow_verdicts_total") == {("news", "tighter"): 2}

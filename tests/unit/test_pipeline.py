@@ -10,13 +10,14 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway import decide
 from gateway.config import parse
-from gateway.decide import Deferred, Judge, Outcome, line_of
+from gateway.decide import Deferred, Health, Judge, line_of
 from gateway.ids import new_id
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
+from gateway.outcome import Outcome, accepted, failed
 from gateway.pipeline import Batcher, Pipeline, ProviderHealth
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
 from providers import (
@@ -161,8 +162,8 @@ async def test_a_caller_that_goes_away_harms_nobody(when: str) -> None:
 
 # -------------------------------------------------------------------------------------------------- a provider's health
 
-DOWN = decide.failed(Unavailable("refused"))
-FINE = decide.accepted("ref")
+DOWN = failed(Unavailable("refused"))
+FINE = accepted("ref")
 
 
 def health(**concurrency: int) -> ProviderHealth:
@@ -193,13 +194,13 @@ def test_a_success_between_failures_forgives_them() -> None:
 @pytest.mark.parametrize("kind", [Rejected, Unreachable])
 def test_a_bad_message_or_address_never_makes_a_provider_unhealthy(kind: type[ProviderError]) -> None:
     known = health()
-    ended(known, *[decide.failed(kind("code"))] * 100)
-    assert known.snapshot(NOON) == decide.Health(full=[])
+    ended(known, *[failed(kind("code"))] * 100)
+    assert known.snapshot(NOON) == Health(full=[])
 
 
 def test_a_throttled_provider_is_left_alone_as_long_as_its_vendor_says() -> None:
     known = health()
-    ended(known, decide.failed(Throttled("429", retry_after=90 * SECOND)))
+    ended(known, failed(Throttled("429", retry_after=90 * SECOND)))
     assert known.snapshot(NOON).paused == {"one": NOON + 90 * SECOND}
     assert known.snapshot(NOON).failing == frozenset()
     assert known.snapshot(NOON + 90 * SECOND).paused == {}
@@ -207,7 +208,7 @@ def test_a_throttled_provider_is_left_alone_as_long_as_its_vendor_says() -> None
 
 def test_a_vendor_that_gives_no_figure_is_left_alone_for_a_while() -> None:
     known = health()
-    ended(known, decide.failed(Throttled("429")))
+    ended(known, failed(Throttled("429")))
     assert SECOND <= known.snapshot(NOON).paused["one"] - NOON <= timedelta(minutes=5)
 
 
@@ -321,13 +322,19 @@ class Gateway:
         self.metrics = Metrics("test")
         self.health = ProviderHealth({"one": 100, "two": 100})
 
-    def between(self, one: Vendor, two: Vendor | None = None, public: str | None = None) -> Pipeline:
+    def between(
+        self,
+        one: Vendor,
+        two: Vendor | None = None,
+        public: str | None = None,
+        judge: Callable[[], Judge] | None = None,
+    ) -> Pipeline:
         def recorded() -> None:
             self.recorded += 1
 
         return Pipeline(
             self.store,
-            self.judge(),
+            judge or self.judge,
             {"one": one, "two": two or Vendor()},
             self.health,
             self.metrics,
@@ -368,7 +375,7 @@ class Gateway:
                 },
             }
             message = Message(**(given | fields))
-            new.append(NewMessage(message, canonical_hash(message.body), line_of(message, settings)))
+            new.append(NewMessage(message, canonical_hash(message.body), line_of(message, settings, ()), 1))
         assert await self.store.accept(new) == [None] * number
         channel = new[0].message.channels[0]
         leases, _ = await self.store.lease([(Priority.NORMAL, channel, number)], timedelta(seconds=30))
@@ -418,6 +425,75 @@ async def test_what_cannot_be_unsubscribed_from_offers_no_link(gateway: Gateway)
     vendor = Vendor()
     await gateway.between(vendor, public="https://m.example.com").deliver(await gateway.leased("receipt"))
     assert vendor.taken[0].unsubscribe_url is None
+
+
+async def test_the_next_decision_is_made_by_the_policy_that_is_in_force_by_then(gateway: Gateway) -> None:
+    vendor = Vendor()
+    pipeline = gateway.between(vendor)
+    first, held, freed = [await gateway.leased(person="ann", campaign=name) for name in ("a", "b", "c")]
+    await pipeline.deliver(first)
+    await pipeline.deliver(held)
+    assert (await gateway.view(held)).decisions[-1].reason == "daily"
+    gateway.config = parse(CONFIG.replace("limit: 1", "limit: 2"), {}, base=Path())
+    await pipeline.deliver(freed)
+    assert len(vendor.taken) == 2
+
+
+async def test_a_rule_in_shadow_holds_nothing_back_and_is_named_where_it_would_have(gateway: Gateway) -> None:
+    shadow = "limit: 1, per: 24h, enforce: 0%"
+    text = CONFIG.replace("limit: 1, per: 24h", f"limit: 2, per: 24h}}\n    - {{name: tighter, {shadow}")
+    gateway.config = parse(text, {}, base=Path())
+    vendor = Vendor()
+    leases = [await gateway.leased(person="ann", campaign=name) for name in ("a", "b", "c")]
+    pipeline = gateway.between(vendor)
+    with capture_logs() as lines:
+        for lease in leases:
+            await pipeline.deliver(lease)
+    assert len(vendor.taken) == 2
+    assert [(line["event"], line.get("shadow")) for line in lines] == [
+        ("message.ended", None),
+        ("message.ended", ["tighter"]),
+        ("message.deferred", ["tighter"]),
+    ]
+    labels = {"category": "news", "rule": "tighter"}
+    assert gateway.metrics.registry.get_sample_value("gateway_shadow_verdicts_total", labels) == 2
+
+
+async def test_a_category_that_is_given_up_while_its_message_is_under_way_ends_well(gateway: Gateway) -> None:
+    class Editing(Vendor):
+        async def send(self, dispatch: Dispatch) -> str:
+            gateway.config = parse(CONFIG.replace("receipt:", "letter:"), {}, base=Path())
+            return await super().send(dispatch)
+
+    one, two = Editing(Unavailable("refused")), Vendor()
+    sent, moved_on = [await gateway.leased("receipt", person=person) for person in ("ann", "ben")]
+    settings = gateway.config
+    await gateway.between(Editing()).deliver(sent)
+    assert (await gateway.became(sent))[0] is MessageState.SENT
+    gateway.config = settings
+    await gateway.between(one, two).deliver(moved_on)
+    assert (await gateway.became(moved_on))[0] is MessageState.PARKED
+    assert two.taken == []
+
+
+async def test_what_was_decided_before_its_category_is_given_up_is_sent_with_a_link(gateway: Gateway) -> None:
+    class Editing:
+        """The judge that is asked for the claim knows the category, and the one that is asked later does not."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def __call__(self) -> Judge:
+            self.asked += 1
+            if self.asked > 1:
+                gateway.config = parse(CONFIG.replace("receipt:", "letter:"), {}, base=Path())
+            return gateway.judge()
+
+    vendor = Vendor()
+    lease = await gateway.leased("receipt")
+    await gateway.between(vendor, public="https://m.example.com", judge=Editing()).deliver(lease)
+    assert (await gateway.became(lease))[0] is MessageState.SENT
+    assert vendor.taken[0].unsubscribe_url
 
 
 async def test_without_a_public_listener_nobody_is_told_to_call_back(gateway: Gateway) -> None:
@@ -647,7 +723,7 @@ async def test_a_place_that_a_retry_gives_back_wakes_who_waits_for_it(gateway: G
     assert isinstance(held, Deferred)
     assert (held.rule, held.place) == ("daily", True)
 
-    not_sent = decide.failed(Misconfigured("key"))
+    not_sent = failed(Misconfigured("key"))
     while isinstance(claimed, Claimed):
         (claimed,) = await gateway.store.settle([Settlement(claimed, not_sent)], known)
     assert isinstance(claimed, Deferred)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time_ns
@@ -137,6 +138,13 @@ class House:
         self.engine = Away(engine_of(f"sqlite:///{database}", lambda: time_ns() // 1000))
         self.store = Store(self.engine)
         self.config = parse(CONFIG, {}, base=Path())
+        self.judge = Judge(
+            self.config.policy,
+            1,
+            self.config.routes,
+            {"one": timedelta(seconds=1), "two": timedelta(seconds=1)},
+            timedelta(seconds=10),
+        )
         self._running: list[tuple[Worker, asyncio.Task[None]]] = []
 
     def worker(
@@ -151,14 +159,14 @@ class House:
         places = dict.fromkeys(("one", "two"), concurrency) if isinstance(concurrency, int) else concurrency
         metrics = Metrics("test")
         known = health or ProviderHealth(places)
-        worker = Worker(self.store, pipeline, known, self.config.routes, budget, metrics)
+        worker = Worker(self.store, pipeline, known, lambda: self.judge, budget, metrics)
         self._running.append((worker, asyncio.create_task(worker.run())))
         return worker
 
     async def accept(self, number: int, priority: Priority, channel: Channel = Channel.SMS) -> list[str]:
         category, now = self.config.policy.categories[CATEGORY[priority]], datetime.now(UTC)
         new = []
-        for _ in range(number):
+        for index in range(number):
             message = Message(
                 id=new_id(),
                 source="tests",
@@ -172,11 +180,11 @@ class House:
                 expires_at=now + timedelta(days=1),
                 campaign=None,
                 body={
-                    "to": {"phone": "+447400123456", "email": "ann@example.com"},
+                    "to": {"phone": f"+447400{index:06}", "email": f"{index}@example.com"},
                     "content": {"sms": {"text": "hello"}, "email": {"subject": "s", "text": "t"}},
                 },
             )
-            new.append(NewMessage(message, canonical_hash(message.body), 0))
+            new.append(NewMessage(message, canonical_hash(message.body), 0, 1))
         await self.store.accept(new)
         return [item.message.id for item in new]
 
@@ -290,6 +298,18 @@ async def test_one_that_hangs_holds_up_only_its_own_place(house: House, budget: 
     pipeline = Deliveries(lambda lease: hanging.wait() if lease.message.id == first else None)
     house.worker(pipeline, budget, concurrency=concurrency)
     await pipeline.until(lambda: pipeline.finished[SMS[Priority.BULK]] == 49)
+    hanging.set()
+
+
+async def test_a_changed_route_gives_as_many_places_as_its_provider_has(house: House) -> None:
+    hanging = asyncio.Event()
+    pipeline = Deliveries(lambda lease: hanging.wait())
+    await house.accept(50, Priority.CRITICAL)
+    worker = house.worker(pipeline, concurrency={"one": 2, "two": 9})
+    await pipeline.until(lambda: pipeline.under_way.total() == 2)
+    house.judge = replace(house.judge, routes={Channel.SMS: ("two",)})
+    worker.notice()
+    await pipeline.until(lambda: pipeline.under_way.total() == 9)
     hanging.set()
 
 
@@ -434,15 +454,8 @@ class Vendor(Gauge):
 
 
 def pipeline_of(house: House, vendor: Vendor, health: ProviderHealth) -> Pipeline:
-    judge = Judge(
-        house.config.policy,
-        1,
-        house.config.routes,
-        {"one": timedelta(seconds=1), "two": timedelta(seconds=1)},
-        timedelta(seconds=10),
-    )
     providers = {"one": vendor, "two": vendor}
-    return Pipeline(house.store, judge, providers, health, Metrics("test"), None, None, lambda: None)
+    return Pipeline(house.store, lambda: house.judge, providers, health, Metrics("test"), None, None, lambda: None)
 
 
 async def test_one_time_codes_overtake_a_campaign_whose_provider_hangs(house: House) -> None:

@@ -153,10 +153,7 @@ def shuts(shut: Shut, of: Hashable, zones: tuple[ZoneInfo, ...], at: datetime) -
     """When a rule that is open at ``at`` shuts next; None: not before the horizon."""
     edges = _edges(shut, of, zones, at.toordinal())
     n = bisect_right(edges, at)
-    if n + 1 < len(edges):
-        return edges[n]
-    begins = _beyond(shut, of, zones, edges[-1])
-    return begins if begins is not None and begins - at <= HORIZON else None
+    return edges[n] if n + 1 < len(edges) else _beyond(shut, of, zones, edges[-1])
 
 
 def _released(shut: Iterable[Interval], span: timedelta, subject: Subject, over: timedelta) -> Iterable[Interval]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from yarl import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
@@ -127,23 +129,45 @@ async def _offer(
 
 
 async def explanation(message: str, source: str | None, url: str, key: str | None) -> dict[str, Any]:
-    """What the gateway says of a message.
+    """What the gateway says of a message, or with ``source`` of a request.
 
     Raises:
-        GatewayError: it is away, or knows no such message.
+        GatewayError: it is away, wants a key, or knows no such message.
     """
     async with _session(key) as session:
         if source is not None:
-            status, found, _ = await _ask(
-                session, "GET", f"{url}/v1/messages", params={"source": source, "id": message}
-            )
-            if status != 200:  # noqa: PLR2004 - HTTP's
-                raise GatewayError(f"{source} has sent no request with the id {message}")
+            unknown = f"{source} has sent no request with the id {message}"
+            found = await _found(session, url, "/v1/messages", unknown, {"source": source, "id": message})
             message = found["message"]
-        status, found, _ = await _ask(session, "GET", f"{url}/v1/messages/{message}/explain")
-    if status != 200:  # noqa: PLR2004 - HTTP's
-        raise GatewayError(found.get("detail") or f"{url} answered {status}")
-    return found
+        unknown = f"there is no message {message}; to name a request by its own id, say --source as well"
+        return await _found(session, url, f"/v1/messages/{quote(message, safe='')}/explain", unknown)
+
+
+async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | None) -> dict[str, Any]:
+    """What the gateway says of whether a person may be contacted.
+
+    Raises:
+        GatewayError: it is away, wants a key, or does not understand the question.
+    """
+    async with _session(key) as session:
+        return await _found(session, url, f"/v1/users/{quote(user, safe='')}/eligibility", "no user is named", query)
+
+
+async def _found(
+    session: aiohttp.ClientSession, base: str, path: str, unknown: str, query: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    address = URL(base.rstrip("/") + path, encoded=True)
+    status, found, _ = await _ask(session, "GET", str(address.with_query(query) if query else address))
+    match status:
+        case 200:
+            return found
+        case 401:
+            raise GatewayError(f"{base} asks for a key that it knows: give --key, or set DECORUM_KEY")
+        case 404 if "detail" in found:
+            raise GatewayError(unknown)
+        case _:
+            faults = [f"{error['path']} {error['problem']}" for error in found.get("errors", ())]
+            raise GatewayError("; ".join(faults) or found.get("detail") or f"{base} answered {status}")
 
 
 def _session(key: str | None) -> aiohttp.ClientSession:
@@ -154,7 +178,7 @@ def _session(key: str | None) -> aiohttp.ClientSession:
 async def _ask(session: aiohttp.ClientSession, method: str, url: str, **more: Any) -> tuple[int, dict[str, Any], float]:
     """Status, JSON and the seconds to wait before asking again."""
     try:
-        async with session.request(method, url, **more) as response:
+        async with session.request(method, URL(url, encoded=True), **more) as response:
             body = await response.read()
             wait = response.headers.get("Retry-After", "1")
             try:

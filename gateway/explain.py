@@ -1,61 +1,43 @@
-"""Why was this not sent, and when will it be? What is recorded of a message, as JSON and in sentences.
+"""Why was this not sent, and when will it be? What is recorded of a message, and what the rules say of it, as JSON.
 
-Pure: whoever has the JSON, over HTTP or from the store, gets the same sentences.
+Pure. ``sentences`` tells the same to people.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_never
-from zoneinfo import ZoneInfo
 
-from gateway.decide import Attempting, Deferred, Ended, explained, why_json, zones_of
-from gateway.message import MessageState, Refusal, addresses, rfc3339
+from gateway import sentences
+from gateway.decide import Attempting, Deferred, Ended, fingerprint
+from gateway.forecast import explained
+from gateway.message import AttemptState, MessageState, addresses, rfc3339
+from gateway.whereabouts import whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Sequence
+    from datetime import datetime
 
-    from gateway.decide import Judge, Step
-    from gateway.message import Address, Attempt
+    from gateway.decide import Facts, Judge, Step
+    from gateway.forecast import Eligibility, Explained
+    from gateway.message import Attempt, Message, Person
     from gateway.store import MessageView, Standing
+    from gateway.whereabouts import Whereabouts
+    from ratelimit import Contact, Ruling
 
-REASONS: Mapping[str, str] = {
-    Refusal.OPTED_OUT: "the person has opted out",
-    Refusal.SUPPRESSED: "the person's address must not be used any more",
-    Refusal.NO_ADDRESS: "there is no address, or no provider, to reach the person by",
-    Refusal.NEVER: "the policy never permits it",
-    "expires_at": "it was not permitted or not possible before it expired",
-    "unknown_category": "its category is not configured any more",
-    "cancelled": "it was cancelled on request",
-    "retry": "the providers failed, and it is tried again",
-    "repeat": "nobody knows whether it was sent, and its category says to send it again",
-    "throttled": "the provider asked to slow down",
-    "clock": "the database's clock has been set back behind the last contact",
-    "busy": "the provider has as much under way as it may",
-    "bug": "the gateway made a mistake",
-}
-"""What the reasons that are not names of rules mean."""
-
-STATES: Mapping[str, str] = {
-    MessageState.WAITING: "is waiting",
-    MessageState.SENDING: "is being handed to a provider at this moment",
-    MessageState.SENT: "was handed to a provider, which accepted it",
-    MessageState.DELIVERED: "was delivered",
-    MessageState.UNDELIVERED: "was accepted by a provider, which later reported that it did not arrive",
-    MessageState.FAILED: "was given up after trying",
-    MessageState.EXPIRED: "was not sent before it expired",
-    MessageState.REFUSED: "must not be sent",
-    MessageState.CANCELLED: "was cancelled before it was sent",
-    MessageState.UNKNOWN: "was handed to a provider that never answered: it may have been sent, and is not sent again",
-    MessageState.PARKED: "was set aside for people to look at",
-}
+_WAITS = ("retry", "repeat", "throttled", "busy", "bug")
+"""Reasons of a wait that ends at its instant, whatever the rules say before it."""
+_WELL = (AttemptState.INTENT, AttemptState.ACCEPTED, AttemptState.DELIVERED)
+"""An error that is recorded beside one of these is of an earlier time, and was overruled."""
 
 
 def described(view: MessageView) -> dict[str, Any]:
     """All that is recorded of a message, but neither addresses nor content."""
     message, last = view.message, view.decisions[-1] if view.decisions else None
-    decided = last if last and last.state is view.state else None
-    reason = decided.reason if decided else view.attempts[-1].error if view.attempts else None
+    decided = last if last and last.state is view.state is not MessageState.SENDING else None
+    failed = view.attempts and view.attempts[-1].state not in _WELL
+    reason = decided.reason if decided else view.attempts[-1].error if failed else None
     return {
         "message": message.id,
         "id": message.request,
@@ -87,104 +69,150 @@ def described(view: MessageView) -> dict[str, Any]:
     }
 
 
-def at_present(standing: Standing, judge: Judge) -> dict[str, Any]:
-    """What every rule says of a waiting message at this instant, and what would be decided."""
+def explanation(view: MessageView, standing: Standing, judge: Judge) -> dict[str, Any]:
+    """All of it: what is recorded, whose clock counts, and of a waiting message what the rules say of it at present."""
+    waiting = view.state is MessageState.WAITING
     facts = standing.facts
-    known = facts.message.category in judge.policy.categories
-    address = next(iter(_reach(standing)), None)
-    return {
-        "at": rfc3339(facts.now),
-        "policy": judge.number,
-        "zone": zones_of(facts.message, facts.person.profile, address, judge.policy)[0][0].key if address else None,
-        "behind": standing.behind,
-        "would": _would(judge.next_step(facts)),
-        "rules": why_json(explained(facts, judge.policy, judge.routes, judge.span)) if known else [],
+    noes = optouts(facts.message, facts.person) if waiting or view.state is MessageState.REFUSED else ()
+    told = described(view) | {
+        "asked_at": rfc3339(facts.now),
+        **_clocks(_where(standing, judge)),
+        "opted_out": [*noes],
+        "now": _at_present(view, standing, judge) if waiting else None,
     }
+    return told | {"text": sentences.of_message(told)}
 
 
-def sentences(view: Mapping[str, Any]) -> list[str]:
-    """The JSON, with or without ``now``, in sentences that can be read aloud."""
-    now = view.get("now")
-    zone = (now or {}).get("zone") or "UTC"
+def answered(
+    asked: Message, person: Person, found: Eligibility, at: datetime, now: datetime, judge: Judge
+) -> dict[str, Any]:
+    """Whether a person may be contacted at an instant, by which rules, and if not, when."""
+    refusal, verdict = found.refusal, found.verdict
+    allowed = refusal is None and verdict.allowed
+    rules = [{"name": rule.pop("rule"), **rule} for rule in why_json(found.rulings)]
+    if refusal:
+        no = {"name": refusal, "permits": False, "next": None, "why": sentences.REASONS[refusal]}
+        rules.insert(0, no)
+    told = {
+        "user": asked.person,
+        "category": asked.category,
+        "channel": asked.channels[0],
+        "priority": asked.priority.word,
+        "at": rfc3339(at),
+        "asked_at": rfc3339(now),
+        "allowed": allowed,
+        "next": None if refusal or verdict.at is None else rfc3339(at) if allowed else _not_before(verdict.at),
+        "refusal": refusal,
+        "opted_out": optouts(asked, person),
+        "has_address": found.has_address,
+        "rules": rules,
+        "policy": judge.number,
+        **_clocks(found.where),
+    }
+    return told | {"text": sentences.of_eligibility(told)}
+
+
+def optouts(message: Message, person: Person) -> list[dict[str, str]]:
+    """Each no that stands in the way of a message on one of its channels, and who said it."""
+    own = [no for no in person.optouts if any(no.covers(channel, message) for channel in message.channels)]
+    others = [
+        no
+        for channel in message.channels
+        for address in addresses(message, person, channel)
+        for no in person.refused.get(address.value, ())
+        if no.covers(channel, message)
+    ]
     return [
-        f"Message {view['message']} {STATES[view['state']]}.",
-        f"It is request {view['id']} of {view['source']}, category {view['category']}, for {view['user']}.",
-        *_because(view, zone),
-        *(_now(view, now, zone) if now else ()),
-        *(_tried(attempt, zone) for attempt in view["attempts"]),
+        {"by": by, **no.model_dump(mode="json", exclude_none=True)}
+        for by, said in (("person", own), ("address", dict.fromkeys(others)))
+        for no in said
     ]
 
 
-def _because(view: Mapping[str, Any], zone: str) -> Iterable[str]:
-    state, reason = view["state"], view["reason"]
-    if state == MessageState.WAITING:
-        yield f"It has been waiting since {_clock(view['accepted_at'], zone)}."
-        if view["not_before"] > view["accepted_at"]:
-            yield f"The request asked for not before {_clock(view['not_before'], zone)}."
-    decision = next((d for d in reversed(view["decisions"]) if d["state"] == state), None)
-    if decision:
-        until = f" until {_clock(decision['until'], zone)}" if decision["until"] else ""
-        yield (
-            f"Decided at {_clock(decision['at'], zone)} under policy version {decision['policy']}{until}:"
-            f" {_meaning(reason)}."
-        )
-        if state != MessageState.WAITING:
-            yield from (_ruling(ruling, zone) for ruling in decision["why"] if not ruling["permits"])
-    if state == MessageState.WAITING:
-        if view["due_at"]:
-            yield f"Next look at {_clock(view['due_at'], zone)}."
-        yield f"It expires at {_clock(view['expires_at'], zone)}."
+def _clocks(where: Whereabouts) -> dict[str, Any]:
+    """Whose clock the person's is taken to be, and how that is known."""
+    return {"zone": where.zones[0].key, "zone_source": where.source, "zones": [zone.key for zone in where.zones]}
 
 
-def _now(view: Mapping[str, Any], now: Mapping[str, Any], zone: str) -> Iterable[str]:
-    yield f"Asked at {_clock(now['at'], zone)}, by policy version {now['policy']}:"
-    if now["behind"]:
-        yield f"It stands in line behind message {now['behind']} of the same person, which goes first."
-    yield from (_ruling(ruling, zone) for ruling in now["rules"])
-    would = now["would"]
-    match would["state"]:
-        case "attempting":
-            when = "when it is its turn" if now["behind"] or view["not_before"] > now["at"] else "at its next look"
-            yield f"No rule holds it: it can go by {would['channel']} through {would['provider']} {when}."
-        case MessageState.WAITING:
-            if now["behind"]:
-                earliest = f"{_clock(would['until'], zone)}: {_meaning(would['reason'])}"
-                yield f"Its own turn comes later, and not before {earliest}."
-                return
-            yield f"So it waits until {_clock(would['until'], zone)}: {_meaning(would['reason'])}."
-            if would["will_expire"]:
-                yield "It expires before that, unless a place is given back."
+def _at_present(view: MessageView, standing: Standing, judge: Judge) -> dict[str, Any]:
+    """What every rule says of a waiting message, and what would be decided, now or as soon as it may be decided."""
+    facts = standing.facts
+    last = view.decisions[-1] if view.decisions else None
+    paused = last is not None and last.reason in _WAITS and not last.why
+    at = max(facts.now, facts.message.starts_at, (view.due_at if paused else None) or facts.now)
+    then = replace(facts, now=at)
+    asked, step = _asked(then, judge), judge.next_step(then)
+    return {
+        "at": rfc3339(at),
+        "policy": judge.number,
+        "behind": standing.behind,
+        "would": _would(step),
+        "next": _next(step, asked, at),
+        "channel": asked[0].channel if asked else None,
+        "rules": why_json(asked[0].rulings) if asked else [],
+        "instead": [{"channel": other.channel, "rules": why_json(other.rulings)} for other in asked[1:]],
+    }
+
+
+def _next(step: Step, asked: Sequence[Explained], at: datetime) -> str | None:
+    """The first instant at which it may go; where that is not before its expiry, the first on its first channel."""
+    match step:
+        case Attempting():
+            return rfc3339(at)
+        case Deferred(will_expire=True, by_rules=True):
+            free = asked[0].verdict.at
+            return _not_before(free) if free else None
+        case Deferred():
+            return _not_before(step.until)
+        case Ended():
+            return None
         case _:
-            yield f"At the next look it becomes {would['state']}: {_meaning(would['reason'])}."
-    yield (
-        f"The person's clock is taken to be that of {now['zone']}."
-        if now["zone"]
-        else "There is no address that it could be sent to."
-    )
+            assert_never(step)
 
 
-def _ruling(ruling: Mapping[str, Any], zone: str) -> str:
-    if ruling["permits"]:
-        return f"Rule {ruling['rule']} permits it: {ruling['why']}."
-    then = f"permits it from {_clock(ruling['next'], zone)} on" if ruling["next"] else "never permits it"
-    held = ruling.get("held_by")
-    holders = f" The places are held by {', '.join(held)}." if held else ""
-    return f"Rule {ruling['rule']} {then}: {ruling['why']}.{holders}"
+def _asked(facts: Facts, judge: Judge) -> tuple[Explained, ...]:
+    known = facts.message.category in judge.policy.categories
+    return explained(facts, judge.policy, judge.routes, judge.span) if known else ()
 
 
-def _tried(attempt: Mapping[str, Any], zone: str) -> str:
-    ended = f", ended at {_clock(attempt['ended_at'], zone)}" if attempt["ended_at"] else ""
-    error = f" ({attempt['error']})" if attempt["error"] else ""
-    return (
-        f"Attempt {attempt['number']}, by {attempt['channel']} through {attempt['provider']}, "
-        f"begun at {_clock(attempt['begun_at'], zone)}{ended}: {attempt['state'].replace('_', ' ')}{error}."
-    )
+def why_json(rulings: Sequence[Ruling]) -> list[dict[str, Any]]:
+    """Rulings as they are stored and shown."""
+    return [
+        {
+            "rule": ruling.rule,
+            "permits": ruling.permits,
+            "next": None if ruling.next is None else (rfc3339 if ruling.permits else _not_before)(ruling.next),
+            "why": ruling.why,
+            **({} if ruling.enforced else {"enforced": False}),
+            **({"held_by": [_holder(contact) for contact in ruling.held_by]} if ruling.held_by else {}),
+        }
+        for ruling in rulings
+    ]
 
 
-def _meaning(reason: str | None) -> str:
-    if reason is None:
-        return "nothing is recorded"
-    return REASONS.get(reason) or (f"error {reason}" if ":" in reason else f"rule {reason}")
+def _holder(contact: Contact) -> dict[str, Any]:
+    return {
+        "message": contact.message,
+        "channel": contact.channel,
+        "category": contact.category,
+        "campaign": contact.campaign,
+        "at": rfc3339(contact.begun),
+    }
+
+
+def _where(standing: Standing, judge: Judge) -> Whereabouts:
+    """Of the address that was or would be used, as far as it can be told."""
+    message, person, attempts = standing.facts.message, standing.facts.person, standing.facts.attempts
+    used = attempts[-1].address if attempts else None
+    known = [address for channel in message.channels for address in addresses(message, person, channel)]
+    reach = [
+        address
+        for address in known
+        if not any(no.covers(address.channel, message) for no in person.optouts)
+        and (address.channel, address.value) not in person.suppressed
+    ]
+    first = next((a for a in known if fingerprint(a.value) == used), None) or next(iter(reach or known), None)
+    return whereabouts(message.timezone, person.profile, first, judge.policy)
 
 
 def _would(step: Step) -> dict[str, Any]:
@@ -204,18 +232,6 @@ def _would(step: Step) -> dict[str, Any]:
             assert_never(step)
 
 
-def _reach(standing: Standing) -> list[Address]:
-    """Where it could go, as far as nobody said no."""
-    message, person = standing.facts.message, standing.facts.person
-    return [
-        address
-        for channel in message.channels
-        if not any(no.covers(channel, message.category) for no in person.optouts)
-        for address in addresses(message, person, channel)
-        if (channel, address.value) not in person.suppressed
-    ]
-
-
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
@@ -226,6 +242,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "ended_at": _maybe(attempt.ended_at),
         "reference": attempt.reference,
         "error": attempt.error,
+        "policy": attempt.policy,
     }
 
 
@@ -233,6 +250,6 @@ def _maybe(at: datetime | None) -> str | None:
     return rfc3339(at) if at else None
 
 
-def _clock(text: str, zone: str) -> str:
-    """As the person's clock shows it: ``08:00 on 2026-11-22 (Asia/Tokyo)``."""
-    return f"{datetime.fromisoformat(text).astimezone(ZoneInfo(zone)):%H:%M on %Y-%m-%d} ({zone})"
+def _not_before(at: datetime) -> str:
+    """An instant, rounded up where it has more digits: whoever asks about what is told is not too early."""
+    return rfc3339(at + timedelta(microseconds=999))

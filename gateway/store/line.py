@@ -23,7 +23,9 @@ _AHEAD = (
 )
 """The best of those that go before ``l`` in its own line, at ``$2``."""
 
-
+YIELD = 1_000_000
+"""Microseconds until a message asks again that let a more urgent one of another line go first. So whoever asks within
+them may only be waiting for the same one."""
 WAKE = f"update due set due_at = $2 where person = $1 and held <> {BEHIND} and due_at > $2 and starts_at <= $2"
 """Let a person's messages be decided anew, since what is known of them has changed; the first of each line will do."""
 
@@ -50,7 +52,7 @@ class Place:
 
 
 def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]]:
-    """Who goes before: the better one of the same line, else one of another line that could go at this very moment.
+    """Who goes before: the better one of the same line, else one of another line that could go now or in a moment.
 
     One that is due on another channel, but that nobody has taken up, may wait for that channel: it holds up nobody. Of
     these messages themselves, other lines are left out: whoever decides them in their order knows more.
@@ -60,7 +62,7 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
         f" case when l.line <> 0 then ({_AHEAD}) end,"
         " case when l.line <> 0 then"
         " (select b.message from due b where b.person = l.person and b.line <> 0 and b.line <> l.line"
-        " and not (b.message = any($1)) and b.due_at <= $2 and (b.channel = l.channel or b.lease_until > $2)"
+        f" and not (b.message = any($1)) and b.due_at <= $2 + {YIELD} and (b.channel = l.channel or b.lease_until > $2)"
         f" and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
         (list(messages), microseconds(now)),

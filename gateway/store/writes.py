@@ -14,7 +14,7 @@ from gateway.ids import new_id
 from gateway.message import Attempt, AttemptState, MessageState, microseconds, rfc3339
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
-from gateway.store.line import move_up
+from gateway.store.line import YIELD, move_up
 from gateway.store.schema import BEHIND, PLACE, RULED
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _ANSWER_GRACE = timedelta(seconds=10)
 """How much longer than the attempt its lease lives, so that a late outcome is still its own."""
-_YIELD = 1_000_000
-"""Microseconds until a message asks again that let a more urgent one of another line go first."""
 SUPPRESS = (
     "insert into suppressions (address, channel, reason, suppressed_at) values ($1, $2, $3, $4) on conflict do nothing"
 )
@@ -78,7 +76,7 @@ class Writes:
 
     def behind(self, message: Message, behind: Behind) -> Behind:
         """A message lets another go first."""
-        until = microseconds(message.expires_at) if behind.same_line else self.us + _YIELD
+        until = microseconds(message.expires_at) if behind.same_line else self.us + YIELD
         self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0, self._judge.number))
         return behind
 

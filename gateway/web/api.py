@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, assert_never
@@ -14,10 +12,12 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.explain import at_present, described, sentences
-from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, faults_of
-from gateway.message import MessageState, Name, Profile, Source, rfc3339
+from gateway.explain import described, explanation
+from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed
+from gateway.message import MessageState, Name, Source
+from gateway.web.answers import JSON, answer_json, errors
 from gateway.web.bodies import BATCH, ITEM, Body, Room, decoded, too_large
+from gateway.web.people import People
 from gateway.web.problems import Problem, unavailable
 from gateway.web.tracking import ID
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
     from gateway.decide import Judge
     from gateway.intake import Answer, Intake
+    from gateway.metrics import Metrics
     from gateway.store import MessageView, Store
     from gateway.web.keys import Caller, Keys
 
 DRAINING = "draining"
 """What a part's readiness says when nothing new may be begun."""
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
+NDJSON = "application/x-ndjson"
 ITEMS = 10_000
 """In one batch."""
 _SLICE = 200
@@ -64,6 +65,7 @@ class Api:
         intake: Intake,
         judge: Callable[[], Judge],
         keys: Keys,
+        metrics: Metrics,
         readiness: Callable[[], Mapping[str, str]],
         notice: Callable[[], None],
         limits: Limits,
@@ -73,6 +75,7 @@ class Api:
         self._intake = intake
         self._judge = judge
         self._keys = keys
+        self._metrics = metrics
         self._readiness = readiness
         self._notice = notice
         self._places = Room(limits.requests)
@@ -81,14 +84,18 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         """For the private listener."""
+        people = People(self._store, self._judge, self._metrics, self._notice, self._body)
         return [
             web.post("/v1/messages", self._for("send", self._send)),
             web.get("/v1/messages", self._for("read", self._find)),
             web.get("/v1/messages/{message}", self._for("read", self._message)),
             web.get("/v1/messages/{message}/explain", self._for("read", self._explain)),
             web.delete("/v1/messages/{message}", self._for("send", self._cancel)),
-            web.put("/v1/users/{user}", self._for("admin", self._put_user)),
-            web.get("/v1/users/{user}", self._for("read", self._user)),
+            web.put("/v1/users/{user}", self._for("admin", people.put)),
+            web.get("/v1/users/{user}", self._for("read", people.get)),
+            web.get("/v1/users/{user}/eligibility", self._for("read", people.eligibility)),
+            web.post("/v1/optouts", self._for("admin", people.opt_out)),
+            web.delete("/v1/optouts", self._for("admin", people.opt_in)),
             web.get("/v1/parked", self._for("read", self._parked)),
         ]
 
@@ -119,13 +126,15 @@ class Api:
         match answer:
             case Accepted():
                 at = {"Location": f"/v1/messages/{answer.message}"}
-                return _json({"message": answer.message, "id": answer.id, "state": _state(answer)}, _status(answer), at)
+                return answer_json(
+                    {"message": answer.message, "id": answer.id, "state": _state(answer)}, _status(answer), at
+                )
             case Conflict():
                 detail = "This id was used before, with another body: choose another id, or send the same body"
                 raise Problem("conflict", detail, id=answer.id, message=answer.message)
             case Malformed():
                 detail = "Nothing was accepted: mend what errors lists"
-                raise Problem("malformed", detail, errors=_errors(answer.faults))
+                raise Problem("malformed", detail, errors=errors(answer.faults))
             case _:
                 assert_never(answer)
 
@@ -139,10 +148,10 @@ class Api:
                 results.append({"index": len(results), **result})
         if not results:
             fault = Fault("", "is empty: send at least one request")
-            raise Problem("malformed", "The batch is empty", errors=_errors([fault]))
+            raise Problem("malformed", "The batch is empty", errors=errors([fault]))
         if all(result["status"] not in (200, 202) for result in results):
             raise Problem("malformed", "Nothing was accepted: mend what each result lists", results=results)
-        return _json({"results": results}, 202)
+        return answer_json({"results": results}, 202)
 
     async def _accept(self, items: Iterable[Any], caller: Caller) -> list[Answer]:
         """Commit; a source that is not the caller's is one fault more."""
@@ -176,17 +185,18 @@ class Api:
         found = None
         if _is(_NAME, given) and _is(_SOURCE, source):
             found = await self._store.by_request(source, given)
-        return _json(described(await self._view(found or "")))
+        return answer_json(described(await self._view(found or "")))
 
     async def _message(self, request: web.Request, _: Caller) -> web.Response:
-        return _json(described(await self._view(request.match_info["message"])))
+        return answer_json(described(await self._view(request.match_info["message"])))
 
     async def _explain(self, request: web.Request, _: Caller) -> web.Response:
         view = await self._view(request.match_info["message"])
-        told = described(view) | {"now": None}
-        if view.state is MessageState.WAITING and (standing := await self._store.standing(view.message.id)):
-            told["now"] = at_present(standing, self._judge())
-        return _json(told | {"text": sentences(told)})
+        judge = self._judge()
+        standing = await self._store.standing(view.message.id, judge)
+        if standing is None:
+            raise Problem("not_found", "There is no such message any more")
+        return answer_json(explanation(view, standing, judge))
 
     async def _view(self, message: str) -> MessageView:
         view = await self._store.view(message) if ID.fullmatch(message) else None
@@ -204,45 +214,7 @@ class Api:
         if state is not MessageState.CANCELLED:
             raise Problem("too_late", f"It cannot be cancelled any more: it is {state}", state=state)
         self._notice()  # whoever stood in line behind it
-        return _json({"state": state})
-
-    # --------------------------------------------------------------------------------------------------------- persons
-
-    async def _put_user(self, request: web.Request, _: Caller) -> web.Response:
-        if request.content_type != JSON:
-            raise Problem("wrong_content", f"Send {JSON}")
-        with self._body(request) as body:
-            fields = decoded(await body.read())
-        faults: list[Fault] = []
-        user = request.match_info["user"]
-        try:
-            _NAME.validate_python(user)
-        except ValidationError as error:
-            faults += [Fault("user", fault.problem) for fault in faults_of(error)]
-        try:
-            profile = Profile.model_validate(fields)
-        except ValidationError as error:
-            faults += faults_of(error)
-        if faults:
-            raise Problem("malformed", "Nothing was changed: mend what errors lists", errors=_errors(faults))
-        await self._store.put_profiles([(user, profile)])
-        self._notice()
-        return web.Response(status=204)
-
-    async def _user(self, request: web.Request, _: Caller) -> web.Response:
-        user = request.match_info["user"]
-        view = await self._store.person(user) if _is(_NAME, user) else None
-        if view is None:
-            raise Problem("not_found", "There is no such person")
-        return _json(
-            {
-                "user": user,
-                "profile": view.person.profile.model_dump(mode="json", exclude={"opted_out"}, exclude_defaults=True),
-                "opted_out": [no.model_dump(mode="json", exclude_none=True) for no in view.person.optouts],
-                "suppressed": sorted({channel for channel, _ in view.person.suppressed}),
-                "contacts": len(view.contacts),
-            }
-        )
+        return answer_json({"state": state})
 
     # ------------------------------------------------------------------------------------------------------------ rest
 
@@ -253,7 +225,7 @@ class Api:
         limit = int(given)
         if not 1 <= limit <= _PARKED:
             raise Problem("bad_query", f"limit must be a number from 1 to {_PARKED}")
-        return _json({"parked": await self._store.parked(limit)})
+        return answer_json({"parked": await self._store.parked(limit)})
 
     @contextmanager
     def _body(self, request: web.Request) -> Iterator[Body]:
@@ -322,10 +294,10 @@ def _result(answer: Answer) -> dict[str, Any]:
             }
         case Conflict():
             fault = Fault("id", "was used before, with another body")
-            return {"status": 409, "message": answer.message, "id": answer.id, "errors": _errors([fault])}
+            return {"status": 409, "message": answer.message, "id": answer.id, "errors": errors([fault])}
         case Malformed():
             named = {"id": answer.id} if answer.id is not None else {}
-            return {"status": 422, **named, "errors": _errors(answer.faults)}
+            return {"status": 422, **named, "errors": errors(answer.faults)}
         case _:
             assert_never(answer)
 
@@ -343,26 +315,9 @@ def _of_another(answer: Malformed, caller: Caller) -> Malformed:
     return Malformed(tuple(Fault(f.path, problem) if f.path == "source" else f for f in answer.faults), answer.id)
 
 
-def _errors(faults: Iterable[Fault]) -> list[dict[str, str]]:
-    return [{"path": fault.path, "problem": fault.problem} for fault in faults]
-
-
 def _is(adapter: TypeAdapter[str], value: str) -> bool:
     try:
         adapter.validate_python(value)
     except ValidationError:
         return False
     return True
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_dumps = partial(orjson.dumps, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
-
-
-def _json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=_dumps(document), status=status, content_type=JSON, headers=headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from aiohttp import hdrs, web
 
 from gateway.message import OptOut
 from gateway.web.bodies import Body, Room
+from gateway.web.people import settled
 from gateway.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _FIELD, _VALUE = "List-Unsubscribe", "One-Click"
 _LARGEST = 4096
 _PATIENCE = 10.0
 """Seconds that a form may take to come."""
-_LOOK = 0.1
-"""Seconds between two looks at whether what was under way has settled."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 _PAGE = f"""<!doctype html>
 <html lang="en">
@@ -82,20 +80,8 @@ class Tracking:
             person, no = known[0], OptOut(category=known[1])
             if await self._store.opt_out(person, no, via="one_click"):
                 self._metrics.optouts.labels("one_click").inc()
-            await self._settled(person)
+            await settled(self._store, person)
         return web.Response(text="You have been unsubscribed.\n")
-
-    async def _settled(self, person: str) -> None:
-        """Wait until nothing that was begun before the opt-out can be handed over any more.
-
-        Bounded by what is open now: what is begun meanwhile has seen the opt-out.
-        """
-        loop = asyncio.get_running_loop()
-        left = await self._store.open_intents(person)
-        until = loop.time() + left
-        while left and (rest := until - loop.time()) > 0:
-            await asyncio.sleep(min(rest, _LOOK))
-            left = await self._store.open_intents(person)
 
 
 def _is_one_click(header: str, kind: str, body: bytes) -> bool:

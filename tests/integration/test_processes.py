@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +78,7 @@ def get(port: int, path: str) -> tuple[int, Any]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("policy: [", r"line \d+"),
+        ("policy: [", r"gateway\.yaml:1: column \d+"),
         ("store: sqlite:///x.db\nstore: sqlite:///y.db", "store"),
         (POLICY.replace("limit: 1", "limit: 0"), r"policy\.caps\[0\]\.limit"),
         (POLICY.replace("limit:", "limmit:"), r"policy\.caps\[0\]\.limmit.*did you mean.*limit"),
@@ -101,9 +103,9 @@ def test_check_says_that_a_good_file_is_good_and_answers_programs(tmp_path: Path
     assert decorum("check", str(file)).returncode == 0
     assert json.loads(decorum("check", str(file), "--json").stdout)["ok"] is True
     file.write_text("policy: 3")
-    faults = json.loads(decorum("check", str(file), "--json").stdout)
-    assert faults["ok"] is False
-    assert faults["faults"]
+    report = json.loads(decorum("check", str(file), "--json").stdout)
+    assert report["ok"] is False
+    assert report["errors"]
 
 
 def test_a_missing_file_and_a_missing_gateway_are_said_in_one_line(tmp_path: Path) -> None:
@@ -155,6 +157,9 @@ async def test_one_gateway_on_sqlite_from_start_to_end(tmp_path: Path) -> None:
         assert decorum("explain", "nobody", "--url", url).returncode == 1
         gateway.signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
+    with closing(sqlite3.connect(tmp_path / "decorum.db")) as database:
+        assert database.execute("select count(*) from messages").fetchone() == (3,)
+        assert database.execute("select name from jobs").fetchall() == [], "another worker may take them up at once"
     assert "gateway.stopped" in gateway.text
     assert "ann@example.com" not in gateway.text
     assert "there" not in gateway.text

@@ -21,13 +21,15 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 import providers
-from gateway import config, decide
+from gateway import config
+from gateway.client import GatewayError, eligibility, explanation
 from gateway.decide import Judge
-from gateway.explain import sentences
 from gateway.ids import new_id
 from gateway.intake import Fault, Intake
 from gateway.message import MessageState
 from gateway.metrics import Metrics
+from gateway.outcome import accepted
+from gateway.sentences import of_message
 from gateway.store import Claimed, ParkedInput, Settlement, Store, engine_of
 from gateway.store.migrate import migrate
 from gateway.web import Limits, private_app, public_app, runner, unsubscribe_url
@@ -117,7 +119,7 @@ class Gateway:
         self.private = await self._listen(
             private_app(
                 self.store,
-                Intake(self.store, self.config.policy, self.config.routes, self.metrics, lambda _: self._notice()),
+                Intake(self.store, lambda: self.judge, self.metrics, lambda _: self._notice()),
                 self._judge,
                 self.config,
                 self.metrics,
@@ -177,7 +179,7 @@ class Gateway:
         return claimed
 
     async def settle(self, claimed: Claimed) -> None:
-        await self.store.settle([Settlement(claimed, decide.accepted("SM1"))], self.judge)
+        await self.store.settle([Settlement(claimed, accepted("SM1"))], self.judge)
 
     async def decide(self, message: str) -> object:
         """Let a worker look at it, and hold it."""
@@ -613,7 +615,8 @@ async def test_attempts_and_decisions_are_told_without_addresses_or_content(gate
     document = orjson.loads(text)
     (attempt,) = document["attempts"]
     assert (document["state"], document["reason"], document["due_at"]) == ("sent", None, None)
-    assert set(attempt) == {"number", "channel", "provider", "state", "begun_at", "ended_at", "reference", "error"}
+    seen = {"number", "channel", "provider", "state", "begun_at", "ended_at", "reference", "error", "policy"}
+    assert set(attempt) == seen
     assert (attempt["number"], attempt["channel"], attempt["provider"], attempt["state"], attempt["reference"]) == (
         1,
         "sms",
@@ -634,54 +637,58 @@ async def held(gateway: Gateway) -> tuple[str, str]:
     return first, second
 
 
+async def explained(gateway: Gateway, message: str) -> dict[str, Any]:
+    async with gateway.private.get(f"/v1/messages/{message}/explain") as response:
+        document: dict[str, Any] = await response.json()
+    text = " ".join(document.pop("text"))
+    assert of_message(document) == of_message(orjson.loads(orjson.dumps(document)))
+    assert "4155552671" not in orjson.dumps(document).decode() + text
+    return document | {"text": text}
+
+
 async def test_explain_says_what_every_rule_says_now(gateway: Gateway) -> None:
     first, second = await held(gateway)
-    async with gateway.private.get(f"/v1/messages/{second}/explain") as response:
-        document = await response.json()
+    document = await explained(gateway, second)
     (decision,) = document["decisions"]
-    assert (decision["reason"], decision["policy"], decision["why"][0]["held_by"]) == ("daily", 7, [first])
+    (holder,) = decision["why"][0]["held_by"]
+    assert (decision["reason"], decision["policy"], holder["message"]) == ("daily", 7, first)
+    assert (holder["channel"], holder["category"], holder["campaign"]) == ("sms", "news", None)
     assert document["reason"] == "daily"
     assert document["until"] == decision["until"] == document["due_at"]
+    assert (document["zone"], document["zone_source"], document["zones"]) == ("Asia/Tokyo", "request", ["Asia/Tokyo"])
     now = document["now"]
-    assert (now["policy"], now["zone"], now["behind"]) == (7, "Asia/Tokyo", None)
+    assert (now["policy"], now["behind"], now["channel"], now["instead"]) == (7, None, "sms", [])
     (rule,) = now["rules"]
-    assert (rule["rule"], rule["permits"], rule["held_by"]) == ("daily", False, [first])
+    assert (rule["rule"], rule["permits"], rule["next"], rule["held_by"]) == ("daily", False, now["next"], [holder])
     assert now["would"] == {"state": "waiting", "reason": "daily", "until": document["until"], "will_expire": False}
-    text = " ".join(document["text"])
-    assert "is waiting" in text
-    assert "1 of 1 contacts in 24 h" in text
-    assert f"The places are held by {first}" in text
-    assert "Next look at" in text
-    assert "policy version 7" in text
-    assert "Asia/Tokyo" in text
-    del document["text"]
-    assert sentences(document) == sentences(orjson.loads(orjson.dumps(document)))
-    assert "4155552671" not in orjson.dumps(document).decode() + text
+    assert "is waiting" in document["text"]
+    assert "1 of 1 contacts in 24 h" in document["text"]
+    assert f"is message {first}, category news." in document["text"]
+    assert "version 7" in document["text"]
+    assert "Asia/Tokyo" in document["text"]
 
 
 async def test_explain_names_who_goes_first(gateway: Gateway) -> None:
     first = await gateway.send(id="first", expires_at="2100-01-01T00:00:00Z")
     second = await gateway.send(id="second", expires_at="2100-01-02T00:00:00Z", not_before="2099-01-01T00:00:00Z")
-    async with gateway.private.get(f"/v1/messages/{second}/explain") as response:
-        document = await response.json()
+    document = await explained(gateway, second)
     assert document["now"]["behind"] == first
+    assert document["now"]["at"] == "2099-01-01T00:00:00.000Z"
     assert document["now"]["would"] == {"state": "attempting", "channel": "sms", "provider": "text"}
-    text = " ".join(document["text"])
-    assert f"behind message {first}" in text
-    assert "not before 16:00 on 2098-12-31 (America/Los_Angeles)" in text
+    assert f"behind message {first}" in document["text"]
+    assert "not sent before 16:00 on Wednesday 31 December 2098" in document["text"]
 
 
 async def test_explain_of_one_that_nobody_can_send(gateway: Gateway) -> None:
     message = await gateway.send(to={"email": "a@example.com"})
-    async with gateway.private.get(f"/v1/messages/{message}/explain") as response:
-        document = await response.json()
+    document = await explained(gateway, message)
     assert document["now"]["would"] == {"state": "refused", "reason": "no_address"}
-    assert document["now"]["zone"] is None
+    assert (document["now"]["channel"], document["now"]["rules"]) == (None, [])
+    assert "it will be refused, because there is no address" in document["text"]
     await gateway.decide(message)
-    async with gateway.private.get(f"/v1/messages/{message}/explain") as response:
-        document = await response.json()
+    document = await explained(gateway, message)
     assert (document["state"], document["reason"], document["now"]) == ("refused", "no_address", None)
-    assert any("no address" in sentence for sentence in document["text"])
+    assert "because there is no address" in document["text"]
 
 
 async def test_what_waits_can_be_cancelled_and_what_was_sent_cannot(gateway: Gateway) -> None:
@@ -801,15 +808,36 @@ async def test_keys_and_their_scopes(start: Any) -> None:
         ("GET", "/v1/messages?source=orders&id=r1", "support"),
         ("GET", "/v1/parked", "support"),
         ("GET", "/v1/users/u1", "support"),
+        ("GET", "/v1/users/u1/eligibility?category=news", "support"),
         ("PUT", "/v1/users/u1", "crm"),
         ("DELETE", f"/v1/messages/{message}", "orders"),
     ):
         for name in ("orders", "support", "crm"):
             async with gateway.private.request(method, path, json={}, headers=bearer(name)) as response:
                 assert response.status == 403 if name != needed else response.status < 300, (method, path, name)
+    for name in ("orders", "support", "crm"):
+        for method in ("POST", "DELETE"):
+            no = {"user": "u1", "topic": "x"}
+            async with gateway.private.request(method, "/v1/optouts", json=no, headers=bearer(name)) as response:
+                assert response.status == (204 if name == "crm" else 403), (method, name)
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
         async with gateway.private.get(path) as response:
             assert response.status == 200
+
+
+async def test_the_command_line_says_what_its_key_lacks(start: Any) -> None:
+    gateway = await start(keys=(key_of("orders", "send"), key_of("support", "read")))
+    url = str(gateway.private._base_url)
+    for key, said in ((None, "DECORUM_KEY"), ("another", "DECORUM_KEY"), ("key of orders", "scope read")):
+        for asked in (
+            explanation("0" * 26, None, url, key),
+            explanation("r1", "orders", url, key),
+            eligibility("u1", {"category": "news"}, url, key),
+        ):
+            with pytest.raises(GatewayError, match=said):
+                await asked
+    found = await eligibility("u 1/2", {"category": "news"}, f"{url}/", "key of support")
+    assert (found["user"], found["allowed"]) == ("u 1/2", True)
 
 
 async def test_the_key_names_the_source(start: Any) -> None:

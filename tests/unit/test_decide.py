@@ -364,7 +364,7 @@ def permitted(known: Facts, health: Health, tried: frozenset[str], taken: Attemp
     about, now, to, who = known.message, known.now, taken.address, known.person
     category = POLICY.categories[about.category]
     assert now < about.expires_at
-    assert taken.deadline == now + SPAN
+    assert taken.deadline == min(now + SPAN, about.expires_at)
     assert to.channel in about.channels
     # No means no.
     assert (to.channel, to.value) not in who.suppressed

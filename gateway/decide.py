@@ -24,7 +24,7 @@ from gateway.message import (
 )
 from gateway.outcome import BUG, Outcome, lost_a_channel
 from gateway.whereabouts import Whereabouts, whereabouts
-from ratelimit import Subject, closes, earliest, enforced, explain, zone
+from ratelimit import Subject, closes, earliest, enforced, explain, follow, zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -243,6 +243,7 @@ def _asked(
         return replace(best, passed=tuple(r for rulings in held for r in rulings if r.enforced and not r.permits))
     verdict = best.verdict
     why = explain(at, span, rules, best.subject, facts.contacts)
+    why += follow(at, span, rules, best.subject, facts.contacts)
     if verdict.at is None:
         return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
     if capped and category.when_capped is WhenCapped.DROP:
@@ -254,7 +255,7 @@ def _asked(
         until = min((one.verdict.at for one in then if one.verdict.at), default=until)
     return Deferred(
         min(until, facts.message.expires_at),
-        verdict.rule or "clock",
+        verdict.last or "clock",
         why,
         by_rules=True,
         place=capped or any(ruling.held_by and ruling.enforced and not ruling.permits for ruling in why),
@@ -386,7 +387,7 @@ def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -
 
 def abuse(facts: Facts, address: Address, limit: FrequencyCap, policy: Policy, span: timedelta) -> Ruling:
     """What the limit to what one address may get says, by the clock of the person."""
-    where = whereabouts(facts.message.timezone, facts.person.profile, address, policy)
+    where = whereabouts(facts.message.body, facts.person.profile, address, policy)
     at, nobody, history = _on_address(facts, address, where.zones[0])
     return limit.explain(at, span, nobody, history)
 
@@ -415,7 +416,7 @@ def fingerprint(address: str) -> str:
 def subject_of(facts: Facts, address: Address, policy: Policy) -> tuple[Whereabouts, Subject]:
     """A message to an address, as rules see it."""
     message = facts.message
-    where = whereabouts(message.timezone, facts.person.profile, address, policy)
+    where = whereabouts(message.body, facts.person.profile, address, policy)
     subject = Subject(
         channel=address.channel,
         category=message.category,

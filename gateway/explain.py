@@ -186,7 +186,7 @@ def _where(standing: Standing, judge: Judge) -> Whereabouts:
         and (address.channel, address.value) not in person.suppressed
     ]
     first = next((a for a in known if fingerprint(a.value) == used), None) or next(iter(reach or known), None)
-    return whereabouts(message.timezone, person.profile, first, judge.policy)
+    return whereabouts(message.body, person.profile, first, judge.policy)
 
 
 def _would(step: Step) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.decide import Facts, abuse, reachable, subject_of
 from gateway.message import Address, Refusal, addresses
-from ratelimit import Verdict, earliest, explain
+from ratelimit import Verdict, earliest, explain, follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,7 @@ def explained(
     for address in reachable(facts, category, routes, span)[0]:
         where, subject = subject_of(facts, address, policy)
         rulings = explain(facts.now, span, rules, subject, facts.contacts)
+        rulings += follow(facts.now, span, rules, subject, facts.contacts)
         verdict = earliest(facts.now, span, rules, subject, facts.contacts)
         found.append(Explained(address.channel, where, rulings, verdict))
     return tuple(found)
@@ -102,7 +103,7 @@ def eligibility(
     where, subject = subject_of(facts, address, policy)
     rules = policy.rules(category)
     verdict = earliest(at, span, rules, subject, contacts)
-    rulings = explain(at, span, rules, subject, contacts)
+    rulings = explain(at, span, rules, subject, contacts) + follow(at, span, rules, subject, contacts)
     if category.abuse and limits:
         limit = dict(limits)[address]
         rulings = (limit, *rulings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.config.faults import keys_at, nearest
 from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
@@ -17,6 +19,9 @@ from gateway.store import NewMessage, ParkedInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
     from gateway.config import Category
     from gateway.decide import Judge
@@ -176,7 +181,7 @@ class Intake:
             except _Unreadable as error:
                 answers.append((Fault("", str(error)),))
             except ValidationError as error:
-                answers.append(faults_of(error))
+                answers.append(faults_of(error, _Told))
         if good:
             await self._store.put_profiles(good)
         bad = [
@@ -216,7 +221,9 @@ def _read(item: Incoming, judge: Judge, now: datetime) -> NewMessage | Malformed
     try:
         request = SendRequest.model_validate(fields)
     except ValidationError as error:
-        return Malformed((*faults_of(error), *_uncategorised(fields.get("category"), judge)), _id_of(fields))
+        return Malformed(
+            (*faults_of(error, SendRequest), *_uncategorised(fields.get("category"), judge)), _id_of(fields)
+        )
     if unknown := _uncategorised(request.category, judge):
         return Malformed(unknown, request.id)
     faults: list[Fault] = []
@@ -343,11 +350,11 @@ def _depth(value: object) -> int:
     return deep
 
 
-def faults_of(error: ValidationError) -> tuple[Fault, ...]:
-    """All that pydantic found, in our words, without what was sent."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
+def faults_of(error: ValidationError, model: type[BaseModel] | None = None) -> tuple[Fault, ...]:
+    """All that pydantic found in what should have been a model, in our words, without what was sent."""
+    details = error.errors(include_url=False)
     return tuple(
-        Fault(path_of(found["loc"]), _PROBLEMS.get(found["type"]) or found["msg"].removeprefix("Value error, "))
+        Fault(path_of(found["loc"]), _problem(found, model))
         for found in details
         # What could not be read was not counted.
         if found["type"] != "too_short" or not any(_within(other["loc"], found["loc"]) for other in details)
@@ -358,10 +365,46 @@ def _within(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
     return inner[: len(outer)] == outer != inner
 
 
+def _problem(found: ErrorDetails, model: type[BaseModel] | None) -> str:
+    kind, context = found["type"], found.get("ctx", {})
+    if kind == "extra_forbidden":
+        *way, field = found["loc"]
+        near = nearest(field, keys_at(model, way)) if model else ""
+        return f"is not a known field{near or ': remove it, or mend its spelling'}"
+    if kind in ("enum", "literal_error"):
+        words = re.findall("'([^']*)'", context["expected"])
+        return f"must be one of {', '.join(words)}{nearest(found['input'], words)}"
+    if kind == "string_pattern_mismatch":
+        return _FORMS.get(found["loc"][-1], "has another form than is asked for")
+    if kind in ("string_too_short", "too_short") and context["min_length"] == 1:
+        return "must not be empty"
+    said = _PROBLEMS.get(kind)
+    return said.format(**context) if said else found["msg"].removeprefix("Value error, ")
+
+
+_FORMS: Mapping[str | int, str] = {
+    **dict.fromkeys(("locale", "language"), "must be a BCP 47 tag, such as ja-JP"),
+    **dict.fromkeys(("audio_url", "image"), "must be an address on the web, such as https://example.com/hello"),
+}
+"""By the field that must match a pattern."""
+_NO_INSTANT = "is no date and time that there is: write it in RFC 3339 form, such as 2026-11-22T08:00:00Z"
 _PROBLEMS = {
     "missing": "is required",
-    "extra_forbidden": "is not a known field: remove it, or mend its spelling",
+    "string_type": "must be text",
+    "string_unicode": "must be text: it holds half a character",
+    "string_too_long": "must have at most {max_length} characters",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "mapping_type": "must be an object",
+    "tuple_type": "must be a list",
+    "too_long": "must have at most {max_length} entries",
+    "timezone_aware": "must have an offset, such as 2026-11-22T08:00:00Z or 2026-11-22T08:00:00+09:00",
+    "datetime_parsing": _NO_INSTANT,
+    "datetime_from_date_parsing": _NO_INSTANT,
 }
+"""By pydantic's types of error. https://docs.pydantic.dev/latest/errors/validation_errors/"""
 
 
 def path_of(location: Sequence[int | str]) -> str:

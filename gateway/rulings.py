@@ -25,6 +25,7 @@ def why_json(rulings: Sequence[Ruling]) -> list[dict[str, Any]]:
             "permits": ruling.permits,
             "next": None if ruling.next is None else (rfc3339 if ruling.permits else not_before)(ruling.next),
             "why": ruling.why,
+            **({"at": rfc3339(ruling.at)} if ruling.at else {}),
             **({} if ruling.enforced else {"enforced": False}),
             **({"held_by": [_holder(contact) for contact in ruling.held_by]} if ruling.held_by else {}),
         }

@@ -299,6 +299,8 @@ def _objections(rules: Iterable[Mapping[str, Any]], clock: _Clock) -> Iterator[s
     yield from _holders(objecting, clock)
 
 
+_LATER = ("would permit it", "would hold it back")
+"""What is said of a later instant."""
 _SAYS = ("permits it", "holds it back", "would permit it too", "would hold it back, but is in shadow and holds nothing")
 _SAID = ("permitted it", "held it back", "would have permitted it", "would have held it back, if it were not in shadow")
 """A rule that permits and one that objects, and the same of those in shadow."""
@@ -306,6 +308,8 @@ _SAID = ("permitted it", "held it back", "would have permitted it", "would have 
 
 def _ruling(rule: Mapping[str, Any], clock: _Clock, subject: str, verbs: Sequence[str] = _SAYS) -> str:
     says = verbs[(not rule["permits"]) + 2 * (not rule.get("enforced", True))]
+    if rule.get("at"):
+        subject, says = f"At {clock(rule['at'])}, {subject[0].lower()}{subject[1:]}", _LATER[not rule["permits"]]
     held = [_contact(one, clock) for one in rule.get("held_by") or ()] if _objects(rule) else []
     places = "The places are" if len(held) > 1 else "The place is"
     if len(held) > _SHOWN:
@@ -400,6 +404,8 @@ def _attempt(attempt: Mapping[str, Any], clock: _Clock) -> str:
 
 def _error(error: str) -> str:
     """An error in words, and as it is recorded: vendors are asked by their codes."""
+    if error in REASONS:
+        return REASONS[error]
     told = ERRORS.get(error.partition(":")[0])
     return f"{told} ({error})" if told else f"of the error {error}"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phonenumbers import region_code_for_number
 from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
@@ -15,6 +15,7 @@ from providers import Channel
 from ratelimit import zone, zone_names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from gateway.config import Policy
@@ -46,50 +47,46 @@ class Whereabouts:
     source: ZoneSource
     """Of ``zones``."""
     country: str | None
-    """Of the number, ISO 3166-1 alpha-2."""
+    """Of the number, or of the locale where the policy goes by it; ISO 3166-1 alpha-2. None: it may be any."""
 
 
-def whereabouts(asked: str | None, profile: Profile, address: Address | None, policy: Policy) -> Whereabouts:
+def whereabouts(request: Mapping[str, Any], profile: Profile, address: Address | None, policy: Policy) -> Whereabouts:
     """Where a person may be who is to be reached at an address.
 
     Args:
-        asked: the zone that the request names.
+        request: as it was sent: it may name a zone, bring a phone number, or say a locale.
         profile: what is known of the person.
         address: None where it is not known, or does not matter.
         policy: knows the defaults.
     """
-    called = address.value if address and address.channel in _CALLED else None
-    number = called or profile.phone
-    country = _country_of_number(number) if number else None
-    home, source = _home(profile, policy)
-    if asked:
-        return Whereabouts((zone(asked),), home[0], ZoneSource.REQUEST, country)
-    if called and source is not ZoneSource.PROFILE:
-        if zones := _zones_of_number(called):
-            return Whereabouts(_likeliest_first(zones, country, policy), home[0], ZoneSource.PHONE, country)
-        if country and country in policy.countries:
-            return Whereabouts((policy.countries[country],), home[0], ZoneSource.COUNTRY, country)
-    return Whereabouts(home, home[0], source, country)
+    called = address.value if address and address.channel in _CALLED else (request.get("to") or {}).get("phone")
+    calendar = _of(profile, (profile.phone,), (profile.locale,), policy).zones[0]
+    found = _of(profile, (called, profile.phone), (profile.locale, request.get("locale")), policy)
+    if asked := request.get("timezone"):
+        return Whereabouts((zone(asked),), calendar, ZoneSource.REQUEST, found.country)
+    return replace(found, calendar=calendar)
 
 
 _CALLED = (Channel.SMS, Channel.ROBOCALL)
 
 
-def _home(profile: Profile, policy: Policy) -> tuple[tuple[ZoneInfo, ...], ZoneSource]:
-    """The zones of a person, whatever they are sent and wherever to."""
+def _of(profile: Profile, phones: Sequence[str | None], locales: Sequence[str | None], policy: Policy) -> Whereabouts:
+    """By what is known of a person, the best first of each kind."""
+    numbers = [phone for phone in phones if phone]
+    countries = [country for number in numbers if (country := _country_of_number(number))]
+    # The policy says for which countries a locale is believed: many who live elsewhere have en-US.
+    believed = [c for locale in locales if locale and (c := _country_of_locale(locale)) and c in policy.countries]
+    country = next(iter([*countries, *believed]), None)
+    zones: tuple[ZoneInfo, ...]
     if profile.timezone:
-        return (zone(profile.timezone),), ZoneSource.PROFILE
-    if profile.phone and (zones := _zones_of_number(profile.phone)):
-        return _likeliest_first(zones, _country_of_number(profile.phone), policy), ZoneSource.PHONE
-    if policy.countries:
-        countries = (
-            _country_of_number(profile.phone) if profile.phone else None,
-            _country_of_locale(profile.locale) if profile.locale else None,
-        )
-        for country in countries:
-            if country and country in policy.countries:
-                return (policy.countries[country],), ZoneSource.COUNTRY
-    return (policy.zone,), ZoneSource.POLICY
+        zones, source = (zone(profile.timezone),), ZoneSource.PROFILE
+    elif found := next((number for number in numbers if _zones_of_number(number)), None):
+        zones, source = _likeliest_first(_zones_of_number(found), country, policy), ZoneSource.PHONE
+    elif likely := next((c for c in [*countries, *believed] if c in policy.countries), None):
+        zones, source = (policy.countries[likely],), ZoneSource.COUNTRY
+    else:
+        zones, source = (policy.zone,), ZoneSource.POLICY
+    return Whereabouts(zones, zones[0], source, country)
 
 
 def _likeliest_first(zones: tuple[ZoneInfo, ...], country: str | None, policy: Policy) -> tuple[ZoneInfo, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -84,14 +85,24 @@ STATUSES: Mapping[int, type[ProviderError]] = {404: Misconfigured}
 """Where a reply has no code that is known: the path holds only the account, so it is the account that is not found."""
 
 
+_SID = re.compile(r"AC[0-9a-zA-Z]{1,64}")
+
+
 class Settings(_contract.Settings):
     """An account and who it sends as."""
 
     base_url: str = "https://api.twilio.com"
-    account_sid: str = Field(pattern=r"^AC[0-9a-zA-Z]{1,64}$")
+    account_sid: str
     auth_token: SecretStr = Field(min_length=1)
     """Also the key that Twilio signs its callbacks with."""
     sender: str
+
+    @field_validator("account_sid")
+    @classmethod
+    def _account(cls, value: str) -> str:
+        if not _SID.fullmatch(value):
+            raise ValueError("must be AC and the digits and letters after it, as the Twilio console shows it")
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -13,7 +13,7 @@ import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 from yarl import URL
 
 from providers import _contract
@@ -91,17 +91,27 @@ class _Account(BaseModel):
         return found
 
 
+_PROJECT = re.compile(r"[a-z0-9:.-]{4,64}")
+
+
 class Settings(_contract.Settings):
     """A service account of a Firebase project."""
 
     kind: Literal["fcm"] = "fcm"
     service_account: SecretStr
     """The text of its JSON file."""
-    project_id: str | None = Field(default=None, pattern=r"^[a-z0-9:.-]{4,64}$")
+    project_id: str | None = None
     """Default: the service account's own."""
     base_url: str = "https://fcm.googleapis.com"
     token_url: str | None = None
     """Where tokens are asked for. Default: the service account's ``token_uri``, which stays the token's audience."""
+
+    @field_validator("project_id")
+    @classmethod
+    def _project(cls, value: str | None) -> str | None:
+        if value is not None and not _PROJECT.fullmatch(value):
+            raise ValueError("must be the project's id as the Firebase console shows it, such as shop-1a2b3")
+        return value
 
     @field_validator("service_account")
     @classmethod

@@ -77,6 +77,9 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 
 
+_HELO = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,255}")
+
+
 class Settings(_contract.Settings):
     """A relay, how to speak to it, and who we are."""
 
@@ -93,7 +96,7 @@ class Settings(_contract.Settings):
     password: SecretStr | None = None
     sender: str
     """``Name <local@domain>`` or only the address."""
-    helo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.\[\]:_-]{1,255}$")
+    helo: str | None = None
     """How we greet. Default: the sender's domain."""
     concurrency: int = Field(default=20, ge=1, le=1000)
     """How many connections at most, hence how many attempts at once in one process."""
@@ -105,6 +108,13 @@ class Settings(_contract.Settings):
     """Seconds that a connection is used for."""
     idle_check: float = Field(default=10.0, ge=0)
     """A connection that was idle for longer, in seconds, is tested before it is used."""
+
+    @field_validator("helo")
+    @classmethod
+    def _greets(cls, value: str | None) -> str | None:
+        if value is not None and not _HELO.fullmatch(value):
+            raise ValueError("must be this machine's name as mail servers see it, such as mail.example.com")
+        return value
 
     @field_validator("sender")
     @classmethod

@@ -15,6 +15,7 @@ from ratelimit._rules import (
     earliest,
     enforced,
     explain,
+    follow,
 )
 from ratelimit._wording import clock
 from ratelimit.caps import Calendar, FrequencyCap, MinimumGap, Scope
@@ -43,6 +44,7 @@ __all__ = [
     "earliest",
     "enforced",
     "explain",
+    "follow",
     "zone",
     "zone_names",
 ]

@@ -122,6 +122,8 @@ class Ruling:
     """The contacts that hold places under this rule, earliest first."""
     enforced: bool = True
     """False: only in shadow. It holds nothing back."""
+    at: datetime | None = None
+    """The instant that it is about, where others hold the contact back until then; None: the one asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ class Verdict:
     """The first rule that objects at the instant asked about; None if all permit it."""
     never: str | None = None
     """With ``at`` None: the rule that would permit nothing any more before the horizon."""
+    last: str | None = None
+    """The rule that frees at ``at``; it is ``rule`` unless others hold the contact back after that one."""
 
     @property
     def allowed(self) -> bool:
@@ -192,7 +196,7 @@ def earliest(
         if (rule.only is ALL or rule.only.covers(subject))
         and (rule.enforce >= _ALL_PERSONS or enforced(rule, subject.person))
     ]
-    instant, objector, agreed = at, None, False
+    instant, objector, last, agreed = at, None, None, False
     while not agreed:
         agreed = True
         for rule in applicable:
@@ -202,8 +206,8 @@ def earliest(
             if permitted is None or permitted - at > HORIZON:
                 return Verdict(None, objector or rule.name, rule.name)
             # Whoever agreed before agreed to another instant, and is asked again.
-            instant, objector, agreed = permitted, objector or rule.name, False
-    return Verdict(instant, objector)
+            instant, objector, last, agreed = permitted, objector or rule.name, rule.name, False
+    return Verdict(instant, objector, last=last)
 
 
 def explain(
@@ -220,6 +224,31 @@ def explain(
             ruling = rule.explain(at, span, subject, history)
             rulings.append(ruling if enforced(rule, subject.person) else replace(ruling, enforced=False))
     return tuple(rulings)
+
+
+def follow(
+    at: datetime, span: timedelta, rules: Sequence[Rule], subject: Subject, history: Sequence[Contact]
+) -> tuple[Ruling, ...]:
+    """What rules say that object later than ``at``, when those that object at ``at`` would let go: each rule once.
+
+    Takes what ``earliest`` takes, and goes its way.
+    """
+    at = _checked(at, span)
+    applicable = [rule for rule in rules if rule.only.covers(subject) and enforced(rule, subject.person)]
+    told: dict[str, Ruling] = {}
+    instant, agreed = at, False
+    while not agreed:
+        agreed = True
+        for rule in applicable:
+            permitted = rule.first(instant, span, subject, history)
+            if permitted == instant:
+                continue
+            if instant != at and rule.name not in told:
+                told[rule.name] = replace(rule.explain(instant, span, subject, history), at=instant)
+            if permitted is None or permitted - at > HORIZON:
+                return tuple(told.values())
+            instant, agreed = permitted, False
+    return tuple(told.values())
 
 
 def closes(at: datetime, rules: Sequence[Rule], subject: Subject) -> datetime | None:

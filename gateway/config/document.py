@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import yaml
 from yaml.constructor import SafeConstructor
+from yaml.parser import ParserError
 from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from gateway.config.faults import ConfigError, Fault
 
@@ -54,8 +56,7 @@ def read(text: str, faults: Faults, fetch: Callable[[Mapping[str, object]], str 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where, line = (f"column {mark.column + 1}: ", mark.line + 1) if mark else ("", None)
-        problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError([Fault("", f"{where}{problem}", line)]) from None
+        raise ConfigError([Fault("", f"{where}{_wrong(error, text)}", line)]) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([Fault("", "a character that YAML does not allow: remove it", line)]) from None
@@ -64,6 +65,26 @@ def read(text: str, faults: Faults, fetch: Callable[[Mapping[str, object]], str 
     if node is None:
         raise ConfigError([Fault("", "the file is empty: gateway/sample.yaml is one to start from")])
     return _Document(faults, fetch).value(node, ())
+
+
+def _wrong(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What the parser stumbled over, and what people mostly did when it does."""
+    problem, context = error.problem or "", error.context or ""
+    said = ", ".join(filter(None, (context, problem)))
+    if not isinstance(error, ScannerError | ParserError):
+        return said
+    if error.problem_mark and text[error.problem_mark.index :].startswith("\t"):
+        return "a tab is not allowed here: indent with spaces"
+    if "flow" in context:
+        return f"{said}; is a comma, a bracket or a brace missing?"
+    if "quoted" in context:
+        return f"{said}; is a quote missing?"
+    if "cannot start any token" in problem:
+        return f"{said}; put the text in quotes"
+    remedy = "indent the keys of one mapping alike, with spaces"
+    if "mapping values" in problem:
+        remedy += ", and put text that holds a colon and a space in quotes"
+    return f"{said}; {remedy}"
 
 
 class _Loader(yaml.SafeLoader):

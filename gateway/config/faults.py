@@ -25,7 +25,6 @@ MIN_SECRET: Final = 4
 """Shorter ones are not looked for in sentences, which would only tear words apart."""
 
 SAYS: Mapping[str, str] = {
-    "missing": "is missing: add it",
     "string_type": "must be text: write it in quotes",
     "string_unicode": "must be text: it holds half a character",
     "int_type": "must be a whole number",
@@ -35,21 +34,19 @@ SAYS: Mapping[str, str] = {
     "float_parsing": "must be a number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
-    "model_type": "must be a mapping, key: value",
-    "dict_type": "must be a mapping, key: value",
     "list_type": "must be a list, [one, another]",
     "tuple_type": "must be a list, [one, another]",
     "frozen_set_type": "must be a list, [one, another]",
     "too_short": "must name at least {min_length}",
-    "string_too_short": "must have at least {min_length} character(s)",
     "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "must have the form {pattern}",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
 }
 """Pydantic's types of error, in our words. https://docs.pydantic.dev/latest/errors/validation_errors/"""
+
+_MAPPINGS: Final = ("model_type", "dict_type", "mapping_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +140,16 @@ class Faults:
                 continue  # what could not be read was not counted
             key = way[-1:] if kind in ("missing", "extra_forbidden") else ()
             written = self._written((*place, *way[: len(way) - len(key)]))
-            self.add((*written, *key), _problem(detail, model))
+            self.add((*written, *key), _problem(detail, model, written))
 
     def skip(self, place: Place) -> object:
         """Of a value that is not known here and need not be; returns what to put in its stead."""
         self._lost.add(place)
         return LOST
 
-    def any(self, *sections: str) -> bool:
-        """Whether something is wrong with one of the sections."""
-        return any(re.split(r"[.[]", fault.path)[0] in sections for fault in self._found)
+    def any(self, *sections: str, but: Collection[str] = ()) -> bool:
+        """Whether something is wrong with one of the sections, other than at these paths."""
+        return any(re.split(r"[.[]", fault.path)[0] in sections and fault.path not in but for fault in self._found)
 
     def warnings(self) -> tuple[Fault, ...]:
         """Those of what can be used, in the file's order."""
@@ -181,18 +178,49 @@ def unknown(key: str, known: Iterable[str]) -> str:
     return f"is not a known key{nearest(key, known) or '; there are ' + ', '.join(known)}"
 
 
+def mapping(place: Place) -> str:
+    """Of what stands there and is none."""
+    if not place:
+        return "must be a mapping of sections, policy: …"
+    example = _EXAMPLES.get(place[-1])
+    return f"must be a mapping, {f'such as {place[-1]}: {example}' if example else 'key: value'}"
+
+
+_EXAMPLES: Final[Mapping[str | int, str]] = {
+    "abuse": "{limit: 5, per: 1h}",
+    "countries": "{JP: Asia/Tokyo}",
+    "http": "{private: 127.0.0.1:8080}",
+    "in_flight": "{bulk: 64}",
+    "label": "{team: growth}",
+    "reserve": "{high: 1}",
+    "retention": "{contacts: 400d}",
+    "routes": "{sms: [text]}",
+    "worker": "{attempt: 10s}",
+}
+
+
 def nearest(word: object, words: Iterable[str]) -> str:
     """Which of the words may have been meant, as the end of a sentence; empty if none is near."""
     near = get_close_matches(word, words, 1) if isinstance(word, str) else []
     return f": did you mean {near[0]}?" if near else ""
 
 
-def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def _problem(detail: ErrorDetails, model: type[BaseModel], place: Place) -> str:
     """What pydantic found, and how to mend it."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         *way, key = detail["loc"]
-        return unknown(str(key), _keys(_inner(model, way)))
+        return unknown(str(key), keys_at(model, way))
+    if kind == "missing":
+        *way, key = detail["loc"]
+        fields = _inner(model, way).model_fields.items()
+        said = (info.description for name, info in fields if (info.alias or name) == key)
+        return f"is missing: {next(said, None) or 'add it'}"
+    if kind in _MAPPINGS:
+        return mapping(place)
+    if kind == "string_too_short":
+        least = context["min_length"]
+        return "must not be empty" if least == 1 else f"must have at least {least} characters"
     if kind in ("enum", "literal_error"):
         words = tuple(re.findall(r"'([^']*)'", context["expected"]))
         if len(words) == 1:
@@ -203,6 +231,11 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind in SAYS:
         return SAYS[kind].format(**context)
     return detail["msg"].replace("Input should", "must")
+
+
+def keys_at(model: type[BaseModel], way: Iterable[str | int]) -> dict[str, object]:
+    """The keys that are known where the way leads to from a model, and the type of each."""
+    return _keys(_inner(model, way))
 
 
 def _keys(model: type[BaseModel]) -> dict[str, object]:

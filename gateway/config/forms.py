@@ -92,6 +92,12 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
+def _exchange(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,127}", name):
+        raise ValueError("must be 1 to 127 of A-Z, a-z, 0-9, _, ., : and -")
+    return name
+
+
 def _no_repeats(words: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(words)) < len(words):
         raise ValueError("names a provider twice: remove the second")
@@ -106,7 +112,10 @@ _Endpoint = Annotated[Endpoint, PlainValidator(_endpoint)]
 
 
 class Part(BaseModel):
-    """A mapping of the file, whose keys are these and no others."""
+    """A mapping of the file, whose keys are these and no others.
+
+    A field's description is the remedy where it is missing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -150,7 +159,7 @@ class Route(Part):
 class Events(Part):
     """``events``."""
 
-    exchange: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,127}$", strict=True)] = "decorum.events"
+    exchange: Annotated[str, StringConstraints(strict=True), AfterValidator(_exchange)] = "decorum.events"
     states: Some[MessageState] = tuple(
         state for state in MessageState if state not in (MessageState.WAITING, MessageState.SENDING)
     )

@@ -21,10 +21,12 @@ __all__ = ["Draft", "Finding", "Origin", "findings"]
 
 TRIAL: Final = timedelta(days=30)
 """After so long, whoever tries a rule on some persons knows enough to enforce or remove it."""
+_OBEY: Final = "take the exemption away, or name other categories"
 
 
 def findings(draft: Draft, today: date) -> Iterator[Finding]:
     """All that can hardly have been meant, and what to do about it."""
+    yield from _presets(draft)
     for rule in draft.policy.all_rules:
         yield from _reaching(draft, rule)
         yield from _on_trial(draft, rule, today)
@@ -35,15 +37,39 @@ def findings(draft: Draft, today: date) -> Iterator[Finding]:
         yield from _category(draft, category)
 
 
+def _presets(draft: Draft) -> Iterator[Finding]:
+    """Categories that a preset is for, and that need not obey all of its rules."""
+    kinds: dict[tuple[Place, str], dict[str, set[str]]] = {}
+    for rule in draft.policy.all_rules:
+        origin = draft.origins[rule.name]
+        exempt = _exempt(draft, rule)
+        if origin.preset and exempt:
+            found = kinds.setdefault((origin.place, origin.preset), {})
+            found.setdefault(_kind(rule), set()).update(exempt)
+    for (place, preset), found in kinds.items():
+        exempt = sorted(set().union(*found.values()))
+        problem = f"the preset {preset} {_no_say(exempt, listed(found))}: {_OBEY}"
+        yield Finding((*place, "category"), problem, is_error=True)
+
+
+def _kind(rule: Rule) -> str:
+    return "caps" if rule.looks_back else "quiet hours"
+
+
+def _exempt(draft: Draft, rule: Rule) -> list[str]:
+    """Categories that a rule names and has no say about."""
+    categories = draft.policy.categories
+    return sorted(name for name in rule.only.categories if draft.exempt(rule, categories[name]))
+
+
 def _reaching(draft: Draft, rule: Rule) -> Iterator[Finding]:
     """Whom a rule names, and whom of these it really has a say about."""
-    categories, only, origin = draft.policy.categories, rule.only, draft.origins[rule.name]
-    kind = "caps" if rule.looks_back else "quiet hours"
-    exempt = sorted(name for name in only.categories if draft.exempt(rule, categories[name]))
-    if exempt and (origin.preset or len(exempt) == len(only.categories)):
-        remedy = "take the exemption away, or name other categories"
-        what = f"the preset {origin.preset} " if origin.preset else ""
-        yield Finding((*origin.place, "category"), f"{what}{_no_say(exempt, kind)}: {remedy}", is_error=True)
+    categories, only, kind = draft.policy.categories, rule.only, _kind(rule)
+    exempt = _exempt(draft, rule)
+    if exempt and draft.origins[rule.name].preset:
+        return  # told of the preset as a whole
+    if exempt and len(exempt) == len(only.categories):
+        yield Finding(draft.place(rule, "category"), f"{_no_say(exempt, kind)}: {_OBEY}", is_error=True)
     elif exempt:
         yield Finding(draft.place(rule, "category"), f"{_no_say(exempt, kind)}: leave out {listed(exempt)}")
     elif not draft.reach(rule):

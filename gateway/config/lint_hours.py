@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _NO_COUNTRY: Final = ""
 """One that no rule names."""
 _MORNING, _EVENING = time(10), time(18)
+_SLEEP: Final = (time(22), time(6))
+"""Hours that a rule leaves open for messages only by mistake, unless another shuts them."""
+_HALF_A_DAY: Final = week.DAY // 2
 
 
 def findings(draft: Draft) -> Iterator[Finding]:
@@ -30,7 +33,7 @@ def findings(draft: Draft) -> Iterator[Finding]:
     rules = _of(draft)
     broken: set[str] = set()
     for rule in rules:
-        for finding in _by_itself(draft, rule):
+        for finding in (*_by_itself(draft, rule), *_exchanged(draft, rule, rules)):
             broken |= {rule.name} if finding.is_error else set()
             yield finding
     sound = [rule for rule in rules if rule.name not in broken]
@@ -105,16 +108,44 @@ def _by_itself(draft: Draft, rule: Hours) -> Iterator[Finding]:
         return
     elif rule.release_over:
         shortest = min(length for _, length in week.runs(open_minutes))
-        if rule.release_over >= timedelta(minutes=shortest):
+        if rule.release_over > timedelta(minutes=shortest) / 2:
+            half = week.length(shortest // 2)
             yield Finding(
                 draft.place(rule, "release_over"),
-                f"is not shorter than the {week.length(shortest)} until it is quiet again: lower it, that everybody "
-                f"gets a turn",
+                f"is more than half of the {week.length(shortest)} until it is quiet again, so the last would hear "
+                f"late and have little time left: lower it to {half} at most",
             )
-    if isinstance(rule, QuietHours) and not rule.days and rule.start <= _MORNING and rule.end >= _EVENING:
-        yield Finding(
-            draft.place(rule, "from"), "is quiet all day and loud at night: exchange from and to, if it was meant so"
-        )
+
+
+def _exchanged(draft: Draft, rule: Hours, rules: Iterable[Hours]) -> Iterator[Finding]:
+    """Beginnings and ends that were hardly meant in this order."""
+    if isinstance(rule, SendWindow):
+        for start, end in _backwards(rule):
+            ends = f"{end:%H:%M}"
+            yield Finding(
+                draft.place(rule, "hours"),
+                f"has {start:%H:%M}-{ends}, which ends before it begins and so runs over midnight, for "
+                f"{week.length(week.length_of(start, end))}: exchange them, {ends}-{start:%H:%M}, or shorten them",
+            )
+    elif not draft.origins[rule.name].preset and rule.start <= _MORNING and rule.end >= _EVENING:
+        others = [other for other in rules if other is not rule and draft.wider(other, rule)]
+        if not rule.days or week.span(*_SLEEP, rule.days) & ~week.union(map(_shut, others)):
+            yield Finding(
+                draft.place(rule, "from"),
+                "is quiet all day and loud at night: exchange from and to, if it was meant so",
+            )
+
+
+def _backwards(window: SendWindow) -> list[tuple[time, time]]:
+    """Hours over midnight that last longer than the rest of the day would, or run into others of the same window."""
+    found = []
+    for start, end in window.hours:
+        if time() < end < start:
+            own = week.span(start, end, window.days)
+            others = week.union(week.span(*hours, window.days) for hours in window.hours if hours != (start, end))
+            if week.length_of(start, end) > _HALF_A_DAY or own & others:
+                found.append((start, end))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- all rules at once
@@ -189,7 +220,9 @@ def _open(rules: Iterable[Hours]) -> int:
 
 def _pointless(draft: Draft, rule: Hours, rules: Sequence[Hours]) -> Iterator[Finding]:
     if not _shut(rule):
-        yield Finding(draft.place(rule, "hours"), "is open at any time, it holds nothing back: shorten or remove it")
+        if not (isinstance(rule, SendWindow) and _backwards(rule)):  # which has been told
+            problem = "is open at any time, it holds nothing back: shorten or remove it"
+            yield Finding(draft.place(rule, "hours"), problem)
         return
     if rule.release_over:
         return
@@ -201,7 +234,8 @@ def _pointless(draft: Draft, rule: Hours, rules: Sequence[Hours]) -> Iterator[Fi
         twins = _shut(rule) == _shut(other) and draft.wider(rule, other) and type(rule) is type(other)
         if not twins or rules.index(other) < rules.index(rule):
             yield Finding(
-                draft.place(rule), f"can never hold anybody back: {other.name!r} is shut in all of its hours; remove it"
+                draft.place(rule),
+                f"can never hold anybody back: {other.name!r} already holds everything that it would; remove it",
             )
             return
 
@@ -219,5 +253,5 @@ def _shut_hours(draft: Draft, window: SendWindow, rules: Sequence[Hours]) -> Ite
                 f"{listed(map(repr, closing))}: move or remove these hours",
             )
     ordered = sum(week.length_of(*hours) for hours in window.hours) * len(window.days or range(7))
-    if ordered > _hours(window).bit_count():
+    if ordered > _hours(window).bit_count() and not _backwards(window):
         yield Finding(draft.place(window, "hours"), "has hours that overlap: write them as one")

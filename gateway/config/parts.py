@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.config.faults import mapping as no_mapping
 from gateway.config.faults import unknown
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Parts:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.faults.add(place, f"must be a mapping{', key: value' if place else ' of sections, policy: …'}")
+            self.faults.add(place, no_mapping(place))
             return {}
         if known:
             for key in value:

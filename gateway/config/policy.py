@@ -14,7 +14,7 @@ from gateway.config.draft import Origin
 from gateway.config.faults import nearest
 from gateway.config.parts import Parts, among
 from gateway.config.values import Category, Policy
-from gateway.config.words import WEEKDAYS, WORD, code_near
+from gateway.config.words import NAMED, WEEKDAYS, WORD, code_near
 from ratelimit import zone
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Reading:
         for name, described in given.items():
             place = (*_PLACE, "categories", name)
             if not WORD.fullmatch(name):
-                self._faults.add(place, "must be named with 1 to 64 of A-Z, a-z, 0-9, _ and -, a letter first")
+                self._faults.add(place, f"must be named with {NAMED}")
             part = self._parts.typed(rules.Category, described, place)
             if not part:
                 continue

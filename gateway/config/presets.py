@@ -139,7 +139,11 @@ def rules(use: PresetUse, preset: Preset) -> Made:
 
 
 def _closed(open_minutes: int) -> list[tuple[str, time, time, frozenset[int]]]:
-    """The other hours of the week, each with a name and the weekdays on which they begin."""
+    """The other hours of the week, each with a name and the weekdays on which they begin.
+
+    Named by the days that they are quiet on, or by the nights; what is quiet for a whole day, from noon or later on, is
+    named by the next.
+    """
     days: dict[tuple[int, int], set[int]] = {}
     for start, length in week.runs(week.ALL & ~open_minutes):
         for begins in range(start, start + length, week.DAY):
@@ -147,11 +151,21 @@ def _closed(open_minutes: int) -> list[tuple[str, time, time, frozenset[int]]]:
             days.setdefault((begins % week.DAY, ends % week.DAY), set()).add(begins // week.DAY % len(WEEKDAYS))
     found: dict[str, tuple[str, time, time, frozenset[int]]] = {}
     for (begins, ends), named in sorted(days.items()):
-        name = _spelt(named)
+        whole = begins == ends and begins * 2 >= week.DAY
+        name = _spelt({(day + whole) % len(WEEKDAYS) for day in named})
+        if ends < begins and ends:
+            name = _nights(named)
         name = f"{name}-{begins // 60:02}{begins % 60:02}" if name in found else name
         every = frozenset() if len(named) == len(WEEKDAYS) else frozenset(named)
         found[name] = name, time(*divmod(begins, 60)), time(*divmod(ends, 60)), every
     return list(found.values())
+
+
+def _nights(days: set[int]) -> str:
+    """``night``, ``saturday-night`` or ``sunday-to-friday-nights``, by the evenings on which they begin."""
+    if len(days) == len(WEEKDAYS):
+        return "night"
+    return f"{_spelt(days)}-night{'s' if len(days) > 1 else ''}"
 
 
 def _spelt(days: set[int]) -> str:

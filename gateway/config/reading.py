@@ -42,6 +42,9 @@ SECTIONS: Final = (
     "policy",
 )
 
+_UNSEEN: Final = ("policy.timezone", "policy.week_start")
+"""What the lint never looks at, so that a fault of it hides none of its findings."""
+
 
 class Reading:
     """One pass over one file, collecting what is wrong.
@@ -63,7 +66,7 @@ class Reading:
         worker = self._parts.section(forms.Worker, at.get("worker"), ("worker",))
         reading = policy.Reading(self._parts, at.get("routes"))
         rules = reading.policy(at.get("policy"))
-        if not self._faults.any("policy", "routes", "worker"):
+        if not self._faults.any("policy", "routes", "worker", but=_UNSEEN):
             draft = lint.Draft(rules, reading.origins(), frozenset(routes), worker.attempt)
             self._tell(lint.findings(draft, self._today))
         return Config(

@@ -68,7 +68,7 @@ def _under_a_day(length: timedelta) -> timedelta:
 def _observed(code: str) -> str:
     known = observed()
     if code not in known:
-        raise ValueError(f"is not a country whose holidays are known{code_near(code, known)}")
+        raise ValueError(f"is not a country whose holidays are known{code_near(code, known) or ', such as JP'}")
     return code
 
 
@@ -281,7 +281,7 @@ class PresetUse(Part):
     """One of ``policy.presets``."""
 
     preset: Text
-    category: Some[str]
+    category: Some[str] = Field(description="say which categories it is for")
     name: Word | None = None
     channel: Some[Channel] = ()
     label: dict[Text, Some[Text]] = Field(default_factory=dict)

@@ -69,10 +69,13 @@ def sentence(of: int) -> str:
 
 
 def length(minutes: int) -> str:
-    """For people: ``90m``, ``24h`` or ``30d``."""
+    """For people: ``90m``, ``6h30m``, ``24h`` or ``30d``."""
     if minutes % DAY == 0 and minutes > DAY:
         return f"{minutes // DAY}d"
-    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+    hours, rest = divmod(minutes, 60)
+    if not rest:
+        return f"{hours}h"
+    return f"{hours}h{rest}m" if hours > 1 else f"{minutes}m"
 
 
 def _stretch(first: int, length: int) -> int:

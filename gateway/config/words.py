@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """A name that people give."""
+NAMED: Final = "1 to 64 of A-Z, a-z, 0-9, _ and -, a letter first"
+"""The same for people."""
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: Final = get_args(Weekday)
@@ -154,6 +156,12 @@ def _sorted(words: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(sorted(set(words)))  # type: ignore[type-var] # words, times and pairs of them have an order
 
 
+def _word(text: str) -> str:
+    if not WORD.fullmatch(text):
+        raise ValueError(f"must be {NAMED}")
+    return text
+
+
 def _some(limit: int) -> int:
     if limit < 1:
         raise ValueError("must be at least 1, less would never send anything: raise it, or remove the cap")
@@ -161,7 +169,7 @@ def _some(limit: int) -> int:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, strict=True)]
-Word = Annotated[str, StringConstraints(pattern=rf"^{WORD.pattern}$", strict=True)]
+Word = Annotated[str, StringConstraints(strict=True), AfterValidator(_word)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Limit = Annotated[int, Field(strict=True, le=1_000_000), AfterValidator(_some)]

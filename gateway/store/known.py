@@ -132,10 +132,10 @@ class Known:
             for held in (self._contacts[message.person], self._on_addresses[attempt.address, message.category]):
                 held[:] = [c for c in held if (c.message, c.begun) != (message.id, attempt.begun_at)]
 
-    def suppress(self, person: str, channel: Channel, address: str) -> None:
-        """See that an address must not be used any more."""
-        before = self._people[person]
-        self._people[person] = replace(before, suppressed=before.suppressed | {(channel, address)})
+    def suppress(self, channel: Channel, address: str) -> None:
+        """See that an address must not be used any more, whoever has it."""
+        for name, person in self._people.items():
+            self._people[name] = replace(person, suppressed=person.suppressed | {(channel, address)})
 
 
 def read(

@@ -61,7 +61,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         if state is AttemptState.UNDELIVERED:
             yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
         elif attempt.state in _GAVE_BACK:  # it has reached the person after all
-            where = whereabouts(message.timezone, rows.profile(profiles[person]), None, judge.policy)
+            where = whereabouts(message.body, rows.profile(profiles[person]), None, judge.policy)
             yield Run(CONTACT, contact_rows(attempt, message, where.calendar.key, judge))
         if news.status is ReceiptStatus.UNREACHABLE:
             yield from _suppress(message, profiles[person], attempt, f"receipt:{news.code or news.raw_status}", now)

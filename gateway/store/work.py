@@ -215,7 +215,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             claimed, outcome = settlement.claimed, settlement.outcome
             message = claimed.lease.message
             if outcome.state is AttemptState.UNREACHABLE:
-                read.suppress(message.person, claimed.step.address.channel, claimed.step.address.value)
+                read.suppress(claimed.step.address.channel, claimed.step.address.value)
                 writes.suppress(claimed.step.address.channel, claimed.step.address.value, outcome.error or "")
             place = places[message.id]
             facts = read.facts(message, place.tries)

@@ -129,7 +129,7 @@ def _question(request: web.Request, judge: Judge) -> tuple[_Question, Category, 
     try:
         question = _Question.model_validate({**fields, "labels": labels, "user": request.match_info["user"]})
     except ValidationError as error:
-        faults += [Fault(_in_query(fault.path), fault.problem) for fault in faults_of(error)]
+        faults += [Fault(_in_query(fault.path), fault.problem) for fault in faults_of(error, _Question)]
     category = judge.policy.categories.get(fields.get("category", ""))
     if category is None and fields.get("category"):
         faults.append(_unconfigured(fields["category"], judge.policy.categories))
@@ -209,7 +209,7 @@ class People:
         try:
             profile = Profile.model_validate(fields)
         except ValidationError as error:
-            faults += faults_of(error)
+            faults += faults_of(error, Profile)
         if faults:
             raise _malformed(faults)
         await self._store.put_profiles([(user, profile)])
@@ -288,7 +288,7 @@ class People:
         try:
             return _No.model_validate(fields)
         except ValidationError as error:
-            raise _malformed(faults_of(error)) from None
+            raise _malformed(faults_of(error, _No)) from None
 
     async def _fields(self, request: web.Request) -> Any:
         if request.content_type != JSON:

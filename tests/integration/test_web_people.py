@@ -299,12 +299,13 @@ async def test_the_no_of_an_address_is_answered_when_nothing_decided_before_it_c
     [
         ({}, "", "exactly one of user, phone, email and token"),
         ({"user": "hana", "phone": PHONE}, "", "exactly one of user, phone, email and token"),
-        ({"user": ""}, "user", "at least 1 character"),
-        ({"user": 3}, "user", "string"),
+        ({"user": ""}, "user", "must not be empty"),
+        ({"user": 3}, "user", "must be text"),
         ({"phone": "0312345678"}, "phone", "E.164"),
         ({"email": "nobody"}, "email", "is not a mail address"),
-        ({"user": "hana", "channel": "pigeon"}, "channel", "'sms'"),
+        ({"user": "hana", "channel": "pigeon"}, "channel", "must be one of email, sms, push, robocall"),
         ({"user": "hana", "colour": "red"}, "colour", "is not a known field"),
+        ({"user": "hana", "topik": "wake"}, "topik", "is not a known field: did you mean topic?"),
     ],
 )
 async def test_a_faulty_no_changes_nothing_and_says_what_is_wrong(

@@ -498,7 +498,14 @@ def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> 
 BROKEN = [
     ("", "", "empty"),
     ("[1]", "", "must be a mapping"),
-    ("a: b: c", "", "column 5"),
+    ("a: b: c", "", "column 5: mapping values are not allowed here; indent the keys of one mapping alike, with spaces"),
+    ("a: b: c", "", "put text that holds a colon and a space in quotes"),
+    ("a:\n  b: 1\n c: 2", "", "column 2: while parsing a block mapping"),
+    ("a:\n  b: 1\n c: 2", "", "; indent the keys of one mapping alike, with spaces"),
+    ("a:\n\tb: 1", "", "column 1: a tab is not allowed here: indent with spaces"),
+    ("a: @b", "", "put the text in quotes"),
+    ('a: "b', "", "is a quote missing?"),
+    ("a: {b: 1\nc: 2", "", "is a comma, a bracket or a brace missing?"),
     ("a: 1\nb: [", "", "column 5"),
     ("a: &x 1\nb: *x", "", "column 4: an alias"),
     ("[" * 10_000, "", "nested too deeply"),
@@ -585,6 +592,12 @@ WRONG = [
     ({"providers__b": {"kind": "inbox", "keeps": 1}}, "providers.b.keeps", "did you mean keep?"),
     ({"providers__b": {"kind": "inbox", "keep": 0}}, "providers.b.keep", "at least 1"),
     ({"providers__b": MAIL | {"pace": "10/s"}}, "providers.b.pace", "there are kind,"),
+    (
+        {"providers__b": TEXT | {"account_sid": "SK1"}},
+        "providers.b.account_sid",
+        "must be AC and the digits and letters",
+    ),
+    ({"providers__b": MAIL | {"helo": "a b"}}, "providers.b.helo", "such as mail.example.com"),
     ({"providers__b": TEXT | {"auth_token": {"env": "NONE"}}}, "providers.b.auth_token", "NONE is not set"),
     ({"providers__b": TEXT | {"auth_token": {"env": "EMPTY"}}}, "providers.b.auth_token", "EMPTY is empty"),
     ({"providers__b": TEXT | {"auth_token": {"env": "HALF"}}}, "providers.b.auth_token", "HALF is not UTF-8"),
@@ -602,6 +615,7 @@ WRONG = [
     ({"providers__mail": MAIL, "routes__sms": ["mail"]}, "routes.sms", "cannot send on this channel; these can: box"),
     ({"events": {}}, "events", "needs a broker"),
     ({"broker": "amqp://h", "events__states": ["faild"]}, "events.states[0]", "did you mean failed?"),
+    ({"broker": "amqp://h", "events__exchange": "a b"}, "events.exchange", "must be 1 to 127 of A-Z, a-z, 0-9"),
     ({"retention__messages": "0d"}, "retention.messages", "longer than nothing"),
     ({"retention__contacts": "10000d"}, "retention.contacts", "at most 3660d"),
     (
@@ -618,6 +632,15 @@ WRONG = [
     ({"worker__attempt": ""}, "worker.attempt", "duration with its unit"),
     ({"policy": None}, "policy", "is missing"),
     ({"policy": []}, "policy", "must be a mapping"),
+    ({"policy__countries": "JP"}, "policy.countries", "must be a mapping, such as countries: {JP: Asia/Tokyo}"),
+    ({"policy__categories": {"a": False}}, "policy.categories.a", "must be a mapping, key: value"),
+    (
+        {"policy__categories": {"a": {"abuse": False}}},
+        "policy.categories.a.abuse",
+        "such as abuse: {limit: 5, per: 1h}",
+    ),
+    ({"policy__presets": [{"preset": "us-tx"}]}, "policy.presets[0].category", "is missing: say which categories"),
+    ({"worker": "10s"}, "worker", "must be a mapping, such as worker: {attempt: 10s}"),
     ({"policy__send_window": []}, "policy.send_window", "did you mean send_windows?"),
     ({"policy__countries": {"JPN": "Asia/Tokyo"}}, "policy.countries.JPN", "did you mean JP?"),
     ({"policy__countries": {"UK": "Europe/London"}}, "policy.countries.UK", "did you mean GB?"),
@@ -666,7 +689,8 @@ WRONG = [
     ({"policy__caps": [CAP | {"since": "2026-02-30"}]}, "policy.caps[0].since", "such as 2026-11-01"),
     ({"policy__caps": [CAP | {"label": {"team": []}}]}, "policy.caps[0].label.team", "at least 1"),
     ({"policy__caps": [CAP | {"label": {"team": 7}}]}, "policy.caps[0].label.team", "in quotes"),
-    ({"policy__caps": [CAP | {"label": "team"}]}, "policy.caps[0].label", "must be a mapping"),
+    ({"policy__caps": [CAP | {"label": "growth"}]}, "policy.caps[0].label", "mapping, such as label: {team: growth}"),
+    ({"policy__caps": [CAP | {"reserve": 1}]}, "policy.caps[0].reserve", "a mapping, such as reserve: {high: 1}"),
     ({"policy__caps": [CAP | {"country": "UK"}]}, "policy.caps[0].country", "did you mean GB?"),
     ({"policy__caps": [CAP | {"country": False}]}, "policy.caps[0].country", "in quotes"),
     ({"policy__caps": [CAP | {"reserve": {"hihg": 1}}]}, "policy.caps[0].reserve.hihg", "did you mean high?"),
@@ -678,7 +702,8 @@ WRONG = [
     ),
     ({"policy__caps": [CAP | {"channel": "smss"}]}, "policy.caps[0].channel", "did you mean sms?"),
     ({"policy__caps": [CAP | {"category": "new"}]}, "policy.caps[0].category", "'new' is not under policy.categories"),
-    ({"policy__caps": [CAP | {"name": "a b"}]}, "policy.caps[0].name", "must have the form"),
+    ({"policy__caps": [CAP | {"name": "a b"}]}, "policy.caps[0].name", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"),
+    ({"policy__caps": [CAP | {"label": {"team": ""}}]}, "policy.caps[0].label.team", "must not be empty"),
     ({"policy__caps": [CAP, CAP]}, "policy.caps[1].name", "twice"),
     ({"policy__caps": [CAP | {"name": "abuse"}]}, "policy.caps[0].name", "limit per address is called: choose another"),
     ({"policy__caps": [CAP], "policy__quiet_hours": [NIGHT | {"name": "a"}]}, "policy.quiet_hours[0].name", "twice"),
@@ -701,6 +726,7 @@ WRONG = [
     ({"policy__holidays": [{"name": "a"}]}, "policy.holidays[0].country", "is missing"),
     ({"policy__holidays": [{"name": "a", "country": "JPN"}]}, "policy.holidays[0].country", "did you mean JP?"),
     ({"policy__holidays": [{"name": "a", "country": "uk"}]}, "policy.holidays[0].country", "did you mean GB?"),
+    ({"policy__holidays": [{"name": "a", "country": "ZZ"}]}, "policy.holidays[0].country", "are known, such as JP"),
     (
         {"policy__holidays": [{"name": "a", "country": "US", "subdivision": "NYC"}]},
         "policy.holidays[0].subdivision",
@@ -774,6 +800,13 @@ policy:
         "policy.quiet_hours[0].from",
         "policy.quiet_hours[1].name",
     ]
+
+
+def test_a_firebase_project_is_named_as_its_console_shows_it() -> None:
+    found = faults(small(providers__b={"kind": "fcm", "service_account": "none", "project_id": "My Shop"}))
+
+    (problem,) = (problem for path, problem in found if path == "providers.b.project_id")
+    assert "as the Firebase console shows it, such as shop-1a2b3" in problem
 
 
 def test_an_error_reads_as_one_line_for_each_fault() -> None:

@@ -171,7 +171,8 @@ def test_what_no_rule_ever_permits_is_refused_with_the_reasons() -> None:
     taken = step(facts(message=message(category="never")))
     assert isinstance(taken, Ended)
     assert (taken.state, taken.reason) == (MessageState.REFUSED, Refusal.NEVER)
-    assert {ruling.rule for ruling in taken.why if not ruling.permits} == {"evening"}
+    assert {ruling.rule for ruling in taken.why if not ruling.permits and ruling.at is None} == {"evening"}
+    assert {ruling.rule for ruling in taken.why if ruling.at} == {"morning", "evening", "night"}
 
 
 # ---------------------------------------------------------------------------------------------------- how long it waits
@@ -200,10 +201,14 @@ def test_it_waits_for_a_place_which_another_may_give_back() -> None:
     capped = waits(facts(contacts=full))
     assert (capped.until, capped.rule, capped.place, capped.burns) == (
         datetime(2026, 11, 23, 8, tzinfo=UTC),  # the place frees at 07:00, in quiet hours
-        "daily",
+        "night",
         True,
         False,
     )
+    assert [(r.rule, r.at) for r in capped.why if not r.permits] == [
+        ("daily", None),
+        ("night", datetime(2026, 11, 23, 7, tzinfo=UTC)),
+    ]
     assert waits(facts(contacts=[contact(NOON - HOUR)])).until == NOON + HOUR
 
 
@@ -389,7 +394,7 @@ def permitted(known: Facts, health: Health, tried: frozenset[str], taken: Attemp
     assert health.paused.get(taken.provider, now) <= now
     assert taken.provider not in health.full or about.priority is Priority.CRITICAL
     # Quiet is quiet, in every zone the person may be in, for the whole span.
-    where = whereabouts(about.timezone, who.profile, to, POLICY)
+    where = whereabouts(about.body, who.profile, to, POLICY)
     assert taken.zone == where.calendar.key
     if not category.quiet_hours_exempt:
         for there in where.zones:

@@ -100,7 +100,7 @@ def test_eligibility_says_what_would_be_decided_of_such_a_message(
         case Attempting():
             assert (found.refusal, found.verdict.at) == (None, known.now)
         case Deferred() as waits_:
-            assert (found.refusal, found.verdict.at, found.verdict.rule) == (None, waits_.until, waits_.rule)
+            assert (found.refusal, found.verdict.at, found.verdict.last) == (None, waits_.until, waits_.rule)
         case Ended(reason=Refusal.NEVER) as never:
             assert (found.verdict.at, found.rulings) == (None, never.why)
         case Ended(reason=Refusal.NO_ADDRESS):

@@ -101,6 +101,24 @@ PLANTED = [
     ),
     (
         """
+  presets:
+    - {preset: us-prerecorded-health, category: [receipts, codes]} # <-
+""",
+        "policy.presets[0].category",
+        ERROR,
+        "the preset us-prerecorded-health has no say about codes, exempt from caps: take the exemption away",
+    ),
+    (
+        """
+  presets:
+    - {preset: us-marketing, category: [news, codes]} # <-
+""",
+        "policy.presets[0].category",
+        ERROR,
+        "the preset us-marketing has no say about codes, exempt from caps and quiet hours: take the exemption away",
+    ),
+    (
+        """
   caps:
     - {name: a, limit: 1, per: 24h, channel: robocall} # <-
 """,
@@ -404,7 +422,16 @@ worker: {attempt: 4m}
 """,
         "policy.quiet_hours[0].release_over",
         WARNING,
-        "is not shorter than the 4h until it is quiet again: lower it",
+        "is more than half of the 4h until it is quiet again, so the last would hear late",
+    ),
+    (
+        """
+  quiet_hours:
+    - {name: a, from: "21:00", to: "08:00", release_over: 12h} # <-
+""",
+        "policy.quiet_hours[0].release_over",
+        WARNING,
+        "would hear late and have little time left: lower it to 6h30m at most",
     ),
     (
         """
@@ -416,12 +443,57 @@ worker: {attempt: 4m}
         "exchange from and to",
     ),
     (
+        """
+  quiet_hours:
+    - {name: swapped, from: "08:00", to: "21:00", days: weekdays} # <-
+""",
+        "policy.quiet_hours[0].from",
+        WARNING,
+        "is quiet all day and loud at night: exchange from and to",
+    ),
+    (
+        """
+  send_windows:
+    - {name: a, hours: ["07:00-09:00", "13:00-11:00"]} # <-
+""",
+        "policy.send_windows[0].hours",
+        WARNING,
+        "has 13:00-11:00, which ends before it begins and so runs over midnight, for 22h: exchange them, 11:00-13:00",
+    ),
+    (
+        """
+  send_windows:
+    - {name: a, hours: ["20:00-10:00"]} # <-
+""",
+        "policy.send_windows[0].hours",
+        WARNING,
+        "runs over midnight, for 14h: exchange them, 10:00-20:00",
+    ),
+    (
+        """
+  send_windows:
+    - {name: a, hours: ["06:00-09:00", "20:00-07:00"]} # <-
+""",
+        "policy.send_windows[0].hours",
+        WARNING,
+        "runs over midnight, for 11h: exchange them, 07:00-20:00",
+    ),
+    (
+        """
+  send_windows:
+    - {name: a, hours: ["08:00-14:00", "13:00-09:00"]} # <-
+""",
+        "policy.send_windows[0].hours",
+        WARNING,
+        "runs over midnight, for 20h: exchange them, 09:00-13:00",  # and not that it is open at any time
+    ),
+    (
         f"""{NIGHT}
     - {{name: late, from: "22:00", to: "23:00", channel: sms, enforce: 0%, since: 2026-11-20}} {HERE}
 """,
         "policy.quiet_hours[1]",
         WARNING,
-        "'night' is shut in all of its hours; remove it",
+        "'night' already holds everything that it would; remove it",
     ),
     (
         f"""{NIGHT}
@@ -429,7 +501,7 @@ worker: {attempt: 4m}
 """,
         "policy.quiet_hours[1]",
         WARNING,
-        "'night' is shut in all of its hours; remove it",
+        "'night' already holds everything that it would; remove it",
     ),
     (
         f"""{NIGHT}
@@ -682,6 +754,20 @@ def test_a_fault_of_the_forms_keeps_the_lint_from_guessing_further() -> None:
     assert warnings == ()
 
 
+@pytest.mark.parametrize("clock", ["", "timezone: Asia/Tokio", "timezone: UTC\n  week_start: mondy"])
+def test_a_missing_or_mistaken_clock_does_not_hide_what_the_lint_finds(clock: str) -> None:
+    text = written("""
+  caps:
+    - {name: a, limit: 3, per: 24h}
+    - {name: b, limit: 5, per: 24h}
+""").replace("timezone: UTC", clock)
+
+    errors, warnings = report(text)
+
+    assert [fault.path for fault in errors] == ["policy.week_start" if "mondy" in clock else "policy.timezone"]
+    assert [fault.path for fault in warnings] == ["policy.caps[1].limit"]
+
+
 def test_a_missing_secret_does_not_hide_what_the_lint_finds() -> None:
     text = written(NIGHT + "  send_windows: [{name: a, hours: '22:00-23:00'}]\nstore: {env: NOWHERE}\n")
 
@@ -704,6 +790,10 @@ def test_rules_that_only_nearly_overlap_are_left_alone() -> None:
         "quiet_hours: [{name: a, from: '21:00', to: '08:00', channel: sms}, {name: b, from: '22:00', to: '07:00'}]",
         "send_windows: [{name: a, hours: '09:00-18:00', channel: sms}, {name: b, hours: '10:00-17:00', channel: push}]",
         "holidays: [{name: a, country: FR}, {name: b, country: FR, subdivision: 6AE}]",
+        "send_windows: [{name: a, hours: ['22:00-04:00', '18:00-20:00']}, {name: b, hours: '18:00-02:00'}]",
+        "quiet_hours: [{name: a, from: '21:00', to: '08:00'}, {name: b, from: '08:00', to: '21:00', days: sunday}]",
+        "quiet_hours: [{name: a, from: '00:00', to: '24:00', days: sunday}]",
+        "quiet_hours: [{name: a, from: '21:00', to: '08:00', release_over: 390m}]",
         "categories: {news: {expires_after: 121m}}\n  minimum_gap: 2h",
     ):
         assert report(written(f"  {policy}\n")) == ((), ()), policy

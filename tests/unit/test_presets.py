@@ -186,13 +186,13 @@ def test_rules_are_named_by_their_preset_and_are_enforced_as_asked() -> None:
 
     names = [rule.name for rule in found.policy.all_rules]
     assert names == [
-        "us-tx-sunday-to-friday",
-        "us-tx-saturday",
-        "us-tx-trial-sunday-to-friday",
-        "us-tx-trial-saturday",
+        "us-tx-sunday-to-friday-nights",
+        "us-tx-saturday-night",
+        "us-tx-trial-sunday-to-friday-nights",
+        "us-tx-trial-saturday-night",
         "fr-marketing-voice-monday-to-friday",
-        "fr-marketing-voice-sunday-to-thursday",
-        "fr-marketing-voice-friday-to-saturday",
+        "fr-marketing-voice-sunday-to-thursday-nights",
+        "fr-marketing-voice-saturday-to-sunday",
         "fr-marketing-voice-holidays",
     ]
     assert [enforced(rule, "a") for rule in found.policy.all_rules] == [
@@ -209,13 +209,42 @@ def test_rules_are_named_by_their_preset_and_are_enforced_as_asked() -> None:
 
 
 def test_hours_that_begin_on_the_same_days_are_told_apart_by_their_beginning() -> None:
-    lunch = {"daily": ["08:00-12:00", "13:30-20:45"]}
-    found = parse({"preset": "us-federal", "category": "news", "hours": lunch})
+    breaks = {"daily": ["08:00-12:00", "13:30-17:15", "18:00-20:45"]}
+    found = parse({"preset": "us-federal", "category": "news", "hours": breaks})
 
     assert [(rule.name, rule.start, rule.end) for rule in found.policy.quiet_hours] == [
         ("us-federal-daily", time(12), time(13, 30)),
-        ("us-federal-daily-2045", time(20, 45), time(8)),
+        ("us-federal-daily-1715", time(17, 15), time(18)),
+        ("us-federal-night", time(20, 45), time(8)),
     ]
+
+
+SHORTER_SUNDAY = {"hours": {"sunday": "13:00-18:00"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "day", "name"),
+    [
+        (SHORTER_SUNDAY, "2026-11-20T22:00", "us-marketing-monday-to-friday-nights"),  # a Friday
+        (SHORTER_SUNDAY, "2026-11-22T12:30", "us-marketing-saturday-night"),  # which lasts until Sunday's 13:00
+        (SHORTER_SUNDAY, "2026-11-22T18:30", "us-marketing-sunday-night"),
+        ({"hours": {"sunday": []}}, "2026-11-22T12:30", "us-marketing-sunday"),
+        ({"hours": {"daily": "00:00-20:00"}, "override": True}, "2026-11-22T22:00", "us-marketing-daily"),
+    ],
+)
+def test_quiet_hours_are_named_by_the_days_that_they_keep_or_by_their_nights(
+    more: dict[str, object], day: str, name: str
+) -> None:
+    found = parse({"preset": "us-marketing", "category": "news"} | more)
+    there = zone("America/New_York")
+    at = datetime.fromisoformat(day).replace(tzinfo=there).astimezone(UTC)
+
+    quiet = [
+        rule.name
+        for rule in found.policy.quiet_hours
+        if not earliest(at, timedelta(0), [rule], subject("us-marketing"), []).allowed
+    ]
+    assert quiet == [name]
 
 
 # ---------------------------------------------------------------------------------------------------- stricter, looser

@@ -57,14 +57,14 @@ def test_a_cap_that_frees_in_quiet_hours_means_their_end_and_is_asked_again() ->
     at, frees = utc("2026-11-21T10:00"), [contact("2026-11-20T12:30")]  # the place frees at 21:30 in Tokyo
     for rules in ([daily, NIGHT], [NIGHT, daily]):
         verdict = earliest(at, MINUTE, rules, subject(), frees)
-        assert verdict == Verdict(utc("2026-11-21T23:00"), "daily")
+        assert verdict == Verdict(utc("2026-11-21T23:00"), "daily", last="night")
         assert not verdict.allowed
 
     # At 08:00 the calendar cap, content with the evening, objects: the day has a contact that is yet to end.
     per_day = FrequencyCap("per day", 1, Calendar.DAY)
     ahead = Contact(utc("2026-11-21T15:10"), utc("2026-11-21T15:20"), "sms", "news", None, TOKYO, "m")
     verdict = earliest(utc("2026-11-21T12:30"), MINUTE, [per_day, NIGHT], subject(), [ahead])
-    assert verdict == Verdict(utc("2026-11-22T23:00"), "night")
+    assert verdict == Verdict(utc("2026-11-22T23:00"), "night", last="night")
 
 
 def test_rules_that_do_not_apply_are_passed_over() -> None:

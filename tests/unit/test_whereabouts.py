@@ -45,13 +45,13 @@ EVERYWHERE = replace(POLICY, zone=LONDON)
 def test_the_zones_are_the_requests_the_profiles_the_phones_or_the_policys_and_the_calendar_never_the_requests(
     asked: str | None, profile: Profile, address: Address, zones: tuple[ZoneInfo, ...], calendar: ZoneInfo
 ) -> None:
-    found = whereabouts(asked, profile, address, EVERYWHERE)
+    found = whereabouts({"timezone": asked}, profile, address, EVERYWHERE)
     assert (found.zones, found.calendar) == (zones, calendar)
 
 
 def test_a_number_that_may_be_anywhere_is_quiet_if_it_is_quiet_anywhere() -> None:
     nowhere = person(phone="+18005552671", timezone=None)  # toll-free: all of North America
-    where = whereabouts(None, nowhere.profile, Address(Channel.SMS, "+18005552671"), POLICY)
+    where = whereabouts({}, nowhere.profile, Address(Channel.SMS, "+18005552671"), POLICY)
     assert len(where.zones) > 5
     noon_in_new_york = datetime(2026, 11, 22, 17, tzinfo=UTC)
     assert noon_in_new_york.astimezone(NEW_YORK).hour == 12
@@ -83,7 +83,7 @@ TOLL_FREE_OF_NONE = "+80012345678"
 def test_the_first_that_can_tell_the_zone_does_and_is_named(
     asked: str | None, profile: Profile, address: Address | None, zone_of: ZoneInfo, source: ZoneSource
 ) -> None:
-    found = whereabouts(asked, profile, address, COUNTRIES)
+    found = whereabouts({"timezone": asked}, profile, address, COUNTRIES)
     assert (found.zones, found.source) == ((zone_of,), source)
 
 
@@ -98,18 +98,32 @@ def test_the_first_that_can_tell_the_zone_does_and_is_named(
     ],
 )
 def test_the_country_is_the_numbers(phone: str, country: str | None) -> None:
-    assert whereabouts(None, Profile(), Address(Channel.SMS, phone), COUNTRIES).country == country
-    assert whereabouts("Asia/Tokyo", Profile(phone=phone), MAIL_TO, COUNTRIES).country == country
+    assert whereabouts({}, Profile(), Address(Channel.SMS, phone), COUNTRIES).country == country
+    assert whereabouts({"timezone": "Asia/Tokyo"}, Profile(phone=phone), MAIL_TO, COUNTRIES).country == country
+
+
+def test_a_request_tells_the_clock_by_its_number_and_locale_whatever_the_channel_but_not_the_calendar() -> None:
+    with_number = whereabouts({"to": {"phone": "+819012345678"}}, Profile(), MAIL_TO, COUNTRIES)
+    assert (with_number.zones, with_number.source, with_number.country) == ((TOKYO,), ZoneSource.PHONE, "JP")
+    with_locale = whereabouts({"locale": "en-US"}, Profile(), PUSH_TO, COUNTRIES)
+    assert (with_locale.zones, with_locale.source, with_locale.country) == ((NEW_YORK,), ZoneSource.COUNTRY, "US")
+    assert with_number.calendar is with_locale.calendar is LONDON
+    better_known = whereabouts({"locale": "en-US"}, Profile(locale="ja-JP"), PUSH_TO, COUNTRIES)
+    assert (better_known.zones, better_known.calendar) == ((TOKYO,), TOKYO)
+
+
+def test_a_locale_that_the_policy_does_not_go_by_says_nothing_of_the_country() -> None:
+    assert whereabouts({"locale": "fr-FR"}, Profile(), MAIL_TO, COUNTRIES).country is None
 
 
 def test_the_number_that_is_called_tells_more_than_that_of_the_profile() -> None:
-    found = whereabouts(None, Profile(phone="+14155552671"), SMS_TO, COUNTRIES)
+    found = whereabouts({}, Profile(phone="+14155552671"), SMS_TO, COUNTRIES)
     assert (found.zones, found.country) == ((TOKYO,), "JP")
     assert found.calendar.key == "America/Los_Angeles"
 
 
 def test_all_zones_that_a_number_may_lie_in_are_candidates() -> None:
-    spanish = whereabouts(None, Profile(phone="+34612345678"), MAIL_TO, POLICY)
+    spanish = whereabouts({}, Profile(phone="+34612345678"), MAIL_TO, POLICY)
     assert {there.key for there in spanish.zones} == {"Europe/Madrid", "Atlantic/Canary"}
     assert spanish.source is ZoneSource.PHONE
 
@@ -128,10 +142,10 @@ def test_the_likeliest_of_them_is_the_countrys_default_or_else_the_policys(polic
         (Profile(phone="+34612345678"), MAIL_TO),
         (Profile(), Address(Channel.SMS, "+34612345678")),
     ):
-        found = whereabouts(None, profile, address, policy)
+        found = whereabouts({}, profile, address, policy)
         assert found.zones[0].key == likeliest
         assert len(found.zones) == 2
-    assert whereabouts(None, Profile(phone="+34612345678"), None, policy).calendar.key == likeliest
+    assert whereabouts({}, Profile(phone="+34612345678"), None, policy).calendar.key == likeliest
 
 
 def test_a_send_window_is_read_by_the_likeliest_zone_and_the_night_by_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -59,6 +60,7 @@ async def send_lines(stream: IO[bytes], size: int | None, url: str, key: str | N
     Raises:
         GatewayError: the gateway is away, or does not know the key.
     """
+    _check(url)
     tally = Tally()
     columns = (
         SpinnerColumn(),
@@ -98,8 +100,9 @@ async def _offer(
 ) -> None:
     body = b"\n".join(line.rstrip(b"\r\n") for _, line in lines)
     for _ in range(_PATIENCE):
+        address = f"{url.rstrip('/')}/v1/messages"
         status, answer, wait = await _ask(
-            session, "POST", f"{url}/v1/messages", data=body, headers={"Content-Type": "application/x-ndjson"}
+            session, "POST", address, data=body, headers={"Content-Type": "application/x-ndjson"}
         )
         if status not in (429, 503):
             break
@@ -119,13 +122,17 @@ async def _offer(
                 tally.refused += 1
                 if tally.refused == _SHOWN + 1:
                     console.print("… and more; their number comes last")
-                errors = result.get("errors") or []
+                errors = [error | {"problem": _in_file(error["problem"], line)} for error in result.get("errors") or ()]
                 if len(tally.lines) < _SHOWN:
                     tally.lines.append({"line": line, "status": result["status"], "errors": errors})
                     for error in errors:
-                        console.print(
-                            f"line {line}: {error['path']} {error['problem']}".replace("  ", " "), markup=False
-                        )
+                        sentence = " ".join(filter(None, (f"line {line}:", error["path"], error["problem"])))
+                        console.print(sentence, markup=False, soft_wrap=True)
+
+
+def _in_file(problem: str, line: int) -> str:
+    """What is wrong with a line, which a parser takes for the first."""
+    return re.sub(r"line 1 column ([0-9]+) \(char [0-9]+\)", rf"line {line}, column \1", problem)
 
 
 async def explanation(message: str, source: str | None, url: str, key: str | None) -> dict[str, Any]:
@@ -134,6 +141,7 @@ async def explanation(message: str, source: str | None, url: str, key: str | Non
     Raises:
         GatewayError: it is away, wants a key, or knows no such message.
     """
+    _check(url)
     async with _session(key) as session:
         if source is not None:
             unknown = f"{source} has sent no request with the id {message}"
@@ -149,6 +157,7 @@ async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | 
     Raises:
         GatewayError: it is away, wants a key, or does not understand the question.
     """
+    _check(url)
     async with _session(key) as session:
         return await _found(session, url, f"/v1/users/{quote(user, safe='')}/eligibility", "no user is named", query)
 
@@ -170,6 +179,11 @@ async def _found(
             raise GatewayError("; ".join(faults) or found.get("detail") or f"{base} answered {status}")
 
 
+def _check(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise GatewayError(f"{url} is not a gateway's address: write http:// in front, http://{url}")
+
+
 def _session(key: str | None) -> aiohttp.ClientSession:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=120, connect=5))
@@ -186,7 +200,16 @@ async def _ask(session: aiohttp.ClientSession, method: str, url: str, **more: An
             except orjson.JSONDecodeError:
                 raise GatewayError(f"{url} answered {response.status}, but not as a gateway does") from None
             return response.status, answer, float(wait) if wait.isdecimal() else 1.0
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise GatewayError(
-            f"{url} cannot be asked: {error or type(error).__name__}; is the gateway running?"
-        ) from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise GatewayError(f"{url} cannot be asked: {error.host} is not known here; is the name right?") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise GatewayError(f"{url} cannot be asked: its certificate is not one to trust") from error
+    except aiohttp.ClientConnectorSSLError as error:
+        raise GatewayError(f"{url} cannot be asked: it speaks no TLS; write http:// instead of https://") from error
+    except aiohttp.ClientConnectorError as error:
+        there = f"{error.host}:{error.port}"
+        raise GatewayError(f"nothing answers at {there}: is the gateway running, and is this its address?") from error
+    except TimeoutError as error:
+        raise GatewayError(f"{url} does not answer in time: is the gateway running?") from error
+    except (aiohttp.ClientError, ValueError) as error:
+        raise GatewayError(f"{url} cannot be asked: {error or type(error).__name__}; is it a gateway?") from error

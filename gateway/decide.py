@@ -107,6 +107,8 @@ class Deferred:
     """Whether this wait uses up a try: only after a provider failed."""
     will_expire: bool = False
     """It cannot go before it expires, unless a place is given back."""
+    repeated: bool = False
+    """It waits for the same as when it was asked last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,12 @@ class Judge:
     def after(self, facts: Facts, outcome: Outcome) -> Step | None:
         """See ``after``."""
         return after(facts, outcome, self.policy)
+
+    def reaches(self, message: Message, person: Person, now: datetime) -> bool:
+        """Whether there is a way to the person for a message that has not been begun, whatever the rules say."""
+        category = self.policy.categories[message.category]
+        facts = Facts(message, person, (), (), 0, now)
+        return bool(reachable(facts, category, self.routes, self.span)[0])
 
     def counts(self, message: Message) -> bool:
         """Whether a contact by this message is held against others."""
@@ -409,8 +417,12 @@ def _spent(facts: Facts, address: Address) -> bool:
 
 
 def fingerprint(address: str) -> str:
-    """Tells addresses apart without being one."""
-    return hashlib.sha256(address.encode()).hexdigest()[:32]
+    """Tells addresses apart without being one.
+
+    However a mail address is capitalized, it is the same: hardly a host tells them apart, and whoever asks for codes in
+    another's name, or was said no to, must not get by with another spelling.
+    """
+    return hashlib.sha256((address.casefold() if "@" in address else address).encode()).hexdigest()[:32]
 
 
 def subject_of(facts: Facts, address: Address, policy: Policy) -> tuple[Whereabouts, Subject]:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import aiohttp
 from rich.markup import escape
@@ -17,8 +16,11 @@ from rich.table import Table
 from gateway.app import App, Unusable, serve
 from gateway.config import ConfigError, load, parse
 from gateway.ids import new_id
+from ratelimit import zone
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from rich.console import Console
 
     from gateway.config import Config
@@ -100,7 +102,7 @@ def _requests(run: str, now: datetime) -> list[tuple[str, Any]]:
 def _zone_where(now: datetime, *, quiet: bool) -> str:
     """A zone where the sample's night (21:00 to 08:00) is now, or is not for a while."""
     for name in _ZONES:
-        hour = now.astimezone(ZoneInfo(name)).hour
+        hour = now.astimezone(zone(name)).hour
         if (hour >= 21 or hour < 7) if quiet else 9 <= hour < 20:  # noqa: PLR2004 - the sample's night
             return name
     return "UTC"
@@ -120,7 +122,7 @@ async def _campaign(url: str, console: Console) -> None:
         for heading, width in (("request", 28), ("state", 8), ("why", None)):
             table.add_column(heading, overflow="fold", max_width=width)
         for (purpose, request), answer in zip(wanted, answers, strict=True):
-            state, why = await _fate(session, answer)
+            state, why = await _fate(session, answer, zone(request["timezone"]))
             table.add_row(f"{request['id']}\n[dim]{purpose}[/dim]", state, escape(why))
     console.print(table)
     shown = answers[2][1]["message"]
@@ -141,7 +143,8 @@ async def _settled(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> N
         await asyncio.sleep(0.02)
 
 
-async def _fate(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> tuple[str, str]:
+async def _fate(session: aiohttp.ClientSession, answer: tuple[int, Any], theirs: ZoneInfo) -> tuple[str, str]:
+    """The state, and why, by the person's clock."""
     status, body = answer
     if status not in (200, 202):
         problems = [f"{error['path']}: {error['problem']}" for error in body.get("errors", [])]
@@ -154,5 +157,8 @@ async def _fate(session: aiohttp.ClientSession, answer: tuple[int, Any]) -> tupl
         return state, f"by {attempt['channel']} through {attempt['provider']}"
     decision = view["decisions"][-1]
     objections = [f"{rule['rule']}: {rule['why']}" for rule in decision["why"] if not rule["permits"]]
-    until = [f"next look at {view['until']}"] if view.get("until") else []
+    until = []
+    if view.get("until"):
+        at = datetime.fromisoformat(view["until"]).astimezone(theirs)
+        until = [f"next look at {at:%H:%M:%S on %Y-%m-%d} ({theirs.key})"]
     return state, "\n".join([*(objections or [decision["reason"].replace("_", " ")]), *until])

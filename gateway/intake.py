@@ -330,10 +330,9 @@ def _decoded(body: bytes | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _normal(fields: dict[str, Any], request: SendRequest) -> dict[str, Any]:
-    """The request as it came, its mail address in the form in which addresses are compared."""
-    if request.to and request.to.email:
-        return fields | {"to": fields["to"] | {"email": request.to.email}}
-    return fields
+    """The request as it came, its addresses in the form in which they are compared."""
+    known = {kind: found for kind in ("phone", "email") if request.to and (found := getattr(request.to, kind))}
+    return fields | {"to": fields["to"] | known} if known else fields
 
 
 def _depth(value: object) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, assert_never
 
 import orjson
 from email_validator import EmailNotValidError, validate_email
-from phonenumbers import NumberParseException, PhoneNumber, is_possible_number, parse
+from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, format_number, is_possible_number, parse
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -163,7 +163,7 @@ def _phone(text: str) -> str:
     number = number_of(text)
     if not re.fullmatch(r"\+[0-9]+", text) or number is None or not is_possible_number(number):
         raise ValueError("is not a phone number in E.164 form, such as +14155552671")
-    return text
+    return format_number(number, PhoneNumberFormat.E164)  # +4407… and +447… are one phone
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -134,7 +134,9 @@ class Metrics:
         self._received.labels(via, word).inc()
 
     def decided(self, message: Message, step: Next) -> None:
-        """A decision was committed."""
+        """A decision was committed; one that says the same as the one before it is not counted again."""
+        if isinstance(step, Deferred) and step.repeated:
+            return
         for rule in shadowed(step):
             self._shadows.labels(message.category, rule).inc()
         match step:

@@ -248,7 +248,7 @@ class Pipeline:
         for lease, answer, before in zip(leases, answers, overruled, strict=True):
             self._metrics.decided(lease.message, answer)
             match answer:
-                case decide.Deferred():
+                case decide.Deferred(repeated=False):
                     log.info(
                         "message.deferred",
                         message=lease.message.id,

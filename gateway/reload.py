@@ -168,12 +168,13 @@ class Reload:
         self._poll = poll
         self._known: bytes | None = None
         self._refused = False
+        self._at_start = True
         self._changed = asyncio.Event()
         self._changed.set()  # it may have been written to since the start
 
     def ask(self) -> None:
         """Take the file as it is, though it may look the same: what it refers to may have changed."""
-        self._known = None
+        self._known, self._at_start = None, False
         self._changed.set()
 
     async def watch(self) -> NoReturn:
@@ -207,6 +208,7 @@ class Reload:
             self._known = text
             try:
                 await self._take()
+                self._at_start = False
             except StoreUnavailable as error:
                 log.warning("policy.waiting", reason=str(error), again_in_seconds=_RETRY)
                 await asyncio.sleep(_RETRY)
@@ -238,7 +240,7 @@ class Reload:
             return
         if differs.live:
             await self._in_force.put(read)
-        elif self._refused:
+        elif not self._at_start:
             log.info("policy.kept", number=self._in_force.judge.number)
         if differs.restart:
             log.warning("config.needs_restart", sections=differs.restart)

@@ -147,6 +147,7 @@ class Worker:
         finally:
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
+            self._maybe.add(pair)  # the next of the person's line is due at this moment
             rivals = ((priority, pair[1]) for priority in Priority)
             if any(rival in self._maybe and self._room(rival) for rival in rivals):
                 self._wake.set()

@@ -58,17 +58,19 @@ def _shut(rule: Hours) -> int:
 
 
 def longest_night(draft: Draft, category: Category) -> timedelta:
-    """How long it lasts at most until something of the category can be sent by some channel, to ordinary persons.
+    """How long it lasts at most until something of the category can be sent by its channel, to ordinary persons.
 
-    Zero where nothing can ever be sent, which is another matter.
+    A message waits for the first channel that reaches its person: clocks never move it on to the next. What can never
+    be sent is another matter.
     """
     context: Context = (_NO_COUNTRY, {})
     rules = [rule for rule in _of(draft) if rule.enforce >= ALL_PERSONS]
-    nights = week.ALL
+    longest = timedelta(0)
     for channel in draft.channels(category):
         applying = [rule for rule in rules if _applies(draft, rule, (channel, category.name), context)]
-        nights &= week.union(map(_shut, applying))
-    return timedelta(0) if nights == week.ALL else _longest(nights)
+        night = week.union(map(_shut, applying))
+        longest = max(longest, timedelta(0) if night == week.ALL else _longest(night))
+    return longest
 
 
 def _longest(minutes: int) -> timedelta:

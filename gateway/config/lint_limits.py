@@ -87,9 +87,18 @@ def _settles(draft: Draft, strict: _Limit, loose: _Limit) -> bool:
     """Whether one always holds back before the other would."""
     fixed = _fixed(draft, loose)
     return (
-        strict.scope - fixed <= loose.scope
+        not _counts_unheld(draft, loose.rule)
+        and strict.scope - fixed <= loose.scope
         and draft.wider(strict.rule, loose.rule)
         and loose.least >= _windows(loose.per, strict.per) * strict.most
+    )
+
+
+def _counts_unheld(draft: Draft, rule: Rule) -> bool:
+    """Whether contacts take its places that no cap holds back: of categories that are exempt, but count."""
+    return any(
+        category.caps_exempt and category.counts and category.name in (rule.only.categories or {category.name})
+        for category in draft.policy.categories.values()
     )
 
 

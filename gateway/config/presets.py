@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gateway.config.rules import PresetUse
 
 _ALL_PERSONS: Final = 100
+_ALSO: Final = {"US": ("AS", "GU", "MP", "PR", "VI"), "FR": ("BL", "GF", "GP", "MF", "MQ", "PM", "RE", "YT")}
+"""Parts of a country that have a code of their own, in ISO 3166-1 and in telephone numbers; its laws hold there too."""
 
 
 class PresetCap(Part):
@@ -80,6 +82,9 @@ def loosened(use: PresetUse, preset: Preset) -> Iterator[tuple[str, str]]:
             yield "limit", f"allows {use.limit}, where {use.preset} allows {cap.limit}"
     if use.enforce < _ALL_PERSONS:
         yield "enforce", f"leaves out {_ALL_PERSONS - use.enforce:g}% of the persons, where {use.preset} holds for all"
+    if use.label and preset.state is None:
+        labels = " and ".join(sorted(use.label))
+        yield "label", f"leaves out messages without {labels} as named, where {use.preset} holds for all of them"
     if use.channel and (left_out := sorted(set(preset.channels).difference(use.channel))):
         yield "channel", f"leaves out {', '.join(left_out)}, which {use.preset} holds for"
 
@@ -117,7 +122,7 @@ def rules(use: PresetUse, preset: Preset) -> Made:
         frozenset(use.channel or preset.channels),
         frozenset(use.category),
         tuple((label, frozenset(use.label[label])) for label in sorted(use.label)),
-        frozenset({preset.country}),
+        frozenset({preset.country, *_ALSO.get(preset.country, ())}),
     )
     caps = tuple(
         ratelimit.FrequencyCap(

@@ -167,12 +167,12 @@ class Reading:
 
     def _retention(self, value: object, policy: Policy) -> Retention:
         part = self._parts.section(forms.Retention, value, ("retention",))
-        lengths = ((rule.looks_back, rule.name) for rule in policy.all_rules)
-        for length, name in lengths:
-            days = -(-length // DAY)
-            if length == policy.longest_window and part.contacts < length + DAY:
-                self._faults.add(
-                    ("retention", "contacts"),
-                    f"must be at least {days + 1}d: {name!r} in the policy looks back {days}d",
-                )
+        abuse = (category.abuse for category in policy.categories.values() if category.abuse)
+        longest = max((*policy.all_rules, *abuse), key=lambda rule: rule.looks_back, default=None)
+        if longest and part.contacts < longest.looks_back + DAY:
+            days = -(-longest.looks_back // DAY)
+            self._faults.add(
+                ("retention", "contacts"),
+                f"must be at least {days + 1}d: {longest.name!r} in the policy looks back {days}d",
+            )
         return Retention(part.messages, part.contacts)

@@ -13,6 +13,7 @@ from gateway.lines import bucket_of
 from gateway.message import microseconds
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.known import lock
 from gateway.store.line import WAKE
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def put_profiles(profiles: Sequence[tuple[str, Profile]]) -> Operation[None]:
     said by themselves stays.
     """
     latest = dict(profiles)
-    now = yield Now()
     people = sorted(latest)
+    yield from lock(people)  # in the database's order, which need not be Python's
+    now = yield Now()
     yield Run(
         "insert into profiles (person, profile, updated_at) values ($1, $2, $3)"
         " on conflict (person) do update set profile = excluded.profile, updated_at = excluded.updated_at",

@@ -73,7 +73,7 @@ class Known:
         people: Mapping[str, Person],
         contacts: Mapping[str, list[Contact]],
         attempts: Mapping[str, list[Attempt]],
-        on_addresses: Mapping[tuple[str, str], list[Contact]],
+        on_addresses: Mapping[str, Mapping[str, list[Contact]]],
         judge: Judge,
         now: datetime,
     ) -> None:
@@ -93,9 +93,7 @@ class Known:
             self._attempts[message.id],
             tries,
             self._now,
-            {address: got for (address, category), got in self._on_addresses.items() if category == message.category}
-            if self._on_addresses
-            else {},
+            self._on_addresses[message.category],
         )
 
     def seen(self, answer: Next) -> Next:
@@ -115,7 +113,7 @@ class Known:
             if self._judge.counts(message):
                 self._contacts[message.person].append(contact)
             if self._judge.limits_addresses(message):
-                self._on_addresses[attempt.address, message.category].append(contact)
+                self._on_addresses[message.category][attempt.address].append(contact)
         return answer
 
     def open(self, message: Message) -> list[Attempt]:
@@ -129,7 +127,7 @@ class Known:
             for a in self._attempts[message.id]
         ]
         if outcome.state not in KEEPS_ITS_PLACE:
-            for held in (self._contacts[message.person], self._on_addresses[attempt.address, message.category]):
+            for held in (self._contacts[message.person], self._on_addresses[message.category][attempt.address]):
                 held[:] = [c for c in held if (c.message, c.begun) != (message.id, attempt.begun_at)]
 
     def suppress(self, channel: Channel, address: str) -> None:
@@ -168,9 +166,9 @@ def read(
 
 def read_addresses(
     messages: Sequence[Message], people: Mapping[str, Person], judge: Judge, now: datetime
-) -> Operation[dict[tuple[str, str], list[Contact]]]:
-    """What the addresses of these messages got lately, each by its fingerprint and a category."""
-    found: dict[tuple[str, str], list[Contact]] = defaultdict(list)
+) -> Operation[Mapping[str, Mapping[str, list[Contact]]]]:
+    """What the addresses of these messages got lately, by category and by their fingerprints."""
+    found: dict[str, dict[str, list[Contact]]] = defaultdict(lambda: defaultdict(list))
     if not messages:
         return found
     reach = {
@@ -188,7 +186,7 @@ def read_addresses(
         )
     ):
         contact = rows.contact(row)
-        found[address, contact.category].append(contact)
+        found[contact.category][address].append(contact)
     return found
 
 

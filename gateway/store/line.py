@@ -19,9 +19,14 @@ _BEFORE = "(b.priority, b.expires_at, b.message) < (l.priority, l.expires_at, l.
 _BY_RANK = "order by b.priority, b.expires_at, b.message limit 1"
 _AHEAD = (
     "select b.message from due b where b.person = l.person and b.line = l.line"
-    f" and b.starts_at <= $2 and {_BEFORE} {_BY_RANK}"
+    f" and b.starts_at <= $2 and {_BEFORE}"
+    " and (l.expires_at > $3 or b.due_at <= $2 or b.lease_until > $2)"
+    f" {_BY_RANK}"
 )
-"""The best of those that go before ``l`` in its own line, at ``$2``."""
+"""The best of those that go before ``l`` in its own line, at ``$2``: of those that only wait, such as for a turn of
+their own or to be tried again, none before what expires by ``$3``."""
+LAST = 60_000_000
+"""Microseconds before its expiry in which nobody who only waits goes before a message any more."""
 
 YIELD = 1_000_000
 """Microseconds until a message asks again that let a more urgent one of another line go first. So whoever asks within
@@ -67,7 +72,7 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
         f" and not (b.message = any($1)) and b.due_at <= $2 + {YIELD} and (b.channel = l.channel or b.lease_until > $2)"
         f" and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
-        (list(messages), microseconds(now)),
+        (list(messages), microseconds(now), microseconds(now) + LAST),
     )
     return {row[0]: Place(row[1], row[2], row[3], row[4], row[5], row[6], _behind(row[7], row[8])) for row in found}
 
@@ -79,7 +84,8 @@ def _behind(same: str | None, other: str | None) -> tuple[str, bool] | None:
 def ahead(message: str, now: datetime) -> Operation[str | None]:
     """The message of the same line that goes first."""
     found = yield Fetch(
-        f"select ({_AHEAD}) from due l where l.message = $1 and l.line <> 0", (message, microseconds(now))
+        f"select ({_AHEAD}) from due l where l.message = $1 and l.line <> 0",
+        (message, microseconds(now), microseconds(now) + LAST),
     )
     return found[0][0] if found else None
 

@@ -178,9 +178,8 @@ def prospect(message: Message, judge: Judge) -> Operation[Facts]:
     contacts = yield from _contacts(message.person)
     now = instant((yield Now()))
     limited = [message] if judge.limits_addresses(message) else []
-    on_addresses = yield from read_addresses(limited, people, judge, now)
-    got = {address: got for (address, category), got in on_addresses.items() if category == message.category}
-    return Facts(message, people[message.person], contacts, (), 0, now, got)
+    on_addresses = yield from read_addresses(limited, people, judge, min(now, message.starts_at))
+    return Facts(message, people[message.person], contacts, (), 0, now, on_addresses[message.category])
 
 
 def _contacts(name: str) -> Operation[list[Contact]]:

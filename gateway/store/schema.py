@@ -13,7 +13,7 @@ metadata = MetaData()
 PLACE = 1
 """``due.held`` of a message that a place, given back by another, may let go before its instant."""
 BEHIND = 2
-"""The same of one in line behind another, which wakes it when it settles; by itself it wakes to expire."""
+"""The same of one in line behind another, which wakes it when it settles; by itself it wakes before it expires."""
 RULED = 3
 """The same of one that only clocks hold: nothing but another policy may let it go before its instant."""
 

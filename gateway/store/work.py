@@ -94,7 +94,7 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
     yield from known.lock_addresses(messages, profiles, judge)
     now = instant((yield Now()))
     writes = Writes(now, judge)
-    collapsed = yield from _collapse(leases, judge, writes)
+    collapsed = yield from _collapse(leases, profiles, judge, writes)
     places = yield from line.places([message.id for message in messages], now)
     read = yield from known.read(
         [message for message in messages if message.id in places], profiles, places, judge, now
@@ -132,8 +132,13 @@ def _behind(rivals: Sequence[tuple[str, int]], line: int) -> tuple[str, bool] | 
     return next(((rival, False) for rival, of in rivals if line and of not in (0, line)), None)
 
 
-def _collapse(leases: Sequence[Lease], judge: Judge, writes: Writes) -> Operation[dict[str, Ended]]:
-    """Of each line of these that is to collapse, end all but the newest, unless they have been begun."""
+def _collapse(
+    leases: Sequence[Lease], profiles: Mapping[str, str], judge: Judge, writes: Writes
+) -> Operation[dict[str, Ended]]:
+    """Of each line of these that is to collapse, end what is older than the newest, unless it has been begun.
+
+    What cannot reach the person, who may have said no to its topic alone, takes nobody's place.
+    """
     collapsing = [lease.message.id for lease in leases if judge.collapses(lease.message)]
     if not collapsing:
         return {}
@@ -143,20 +148,22 @@ def _collapse(leases: Sequence[Lease], judge: Judge, writes: Writes) -> Operatio
         " on d.person = l.person and d.line = l.line where d.starts_at <= $2 and d.expires_at > $2",
         (collapsing, writes.us),
     )
+    if len(found) == len({(person, number) for _, person, number, _ in found}):
+        return {}
+    messages = {lease.message.id: lease.message for lease in leases}
+    if unread := sorted({message for message, *_ in found}.difference(messages)):
+        for row in (yield Fetch(f"select {rows.MESSAGE} from messages where id = any($1)", (unread,))):
+            messages[row[0]] = rows.message(row)
+    people = yield from known.read_people([messages[message] for message, *_ in found], profiles)
     newest: dict[tuple[str, int], str] = {}
-    for message, person, number, _ in found:
-        newest[person, number] = max(message, newest.get((person, number), ""))
+    for message, person, number, attempts in sorted(found):
+        if attempts or judge.reaches(messages[message], people[person], writes.now):
+            newest[person, number] = message
     old = {
         message: number
         for message, person, number, attempts in found
-        if message != newest[person, number] and not attempts
+        if message < newest.get((person, number), "") and not attempts
     }
-    if not old:
-        return {}
-    unread = sorted(set(old).difference(lease.message.id for lease in leases))
-    messages = {lease.message.id: lease.message for lease in leases}
-    for row in (yield Fetch(f"select {rows.MESSAGE} from messages where id = any($1)", (unread,))) if unread else ():
-        messages[row[0]] = rows.message(row)
     yield Run("delete from due where message = $1", [(message,) for message in sorted(old)])
     return {
         message: writes.ended(messages[message], number, _collapsed(newest[messages[message].person, number]), None)

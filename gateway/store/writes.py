@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, assert_never
@@ -16,7 +17,7 @@ from gateway.outcome import lost_a_channel
 from gateway.rulings import why_json
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
-from gateway.store.line import YIELD, move_up
+from gateway.store.line import LAST, YIELD, move_up
 from gateway.store.schema import BEHIND, PLACE, RULED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Writes:
     """What a batch has decided, written together at its end."""
 
     def __init__(self, now: datetime, judge: Judge) -> None:
-        self._now = now
+        self.now = now
         self.us = microseconds(now)
         self._judge = judge
         self._attempts: list[tuple[Any, ...]] = []
@@ -83,8 +84,10 @@ class Writes:
 
     def behind(self, message: Message, behind: Behind) -> Behind:
         """A message lets another go first."""
-        until = microseconds(message.expires_at) if behind.same_line else self.us + YIELD
-        self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0, self._judge.number))
+        last = microseconds(message.expires_at) - LAST
+        sleeps = behind.same_line and self.us < last
+        until = last if sleeps else self.us + YIELD
+        self._waiting.append((message.id, until, BEHIND if sleeps else 0, 0, 0, self._judge.number))
         return behind
 
     def step(self, lease: Lease, place: Place, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:
@@ -111,7 +114,7 @@ class Writes:
             provider=step.provider,
             address=fingerprint(step.address.value),
             state=AttemptState.INTENT,
-            begun_at=self._now,
+            begun_at=self.now,
             deadline=step.deadline,
             policy=judge.number,
         )
@@ -149,7 +152,7 @@ class Writes:
             self._set_apart.append((message.id, line_apart(message)))
             self._moved[message.person, place.line] = (message.person, place.line, self.us)
         if said == place.said:
-            return step  # asked again, and nothing has changed
+            return replace(step, repeated=True)
         self._record(message, MessageState.WAITING, step.rule, until, step.why)
         self._event(
             message,
@@ -181,7 +184,7 @@ class Writes:
         self, message: Message, state: MessageState, reason: str, attempt: Attempt | None, more: dict[str, Any]
     ) -> None:
         if state in self._judge.events:
-            self._events.append(event_row(message, state, reason, attempt, self._now, more))
+            self._events.append(event_row(message, state, reason, attempt, self.now, more))
 
     def run(self) -> Operation[None]:
         """Write it all. Due rows go last: they are what wakes others."""
@@ -202,7 +205,7 @@ class Writes:
             " and not exists (select 1 from attempts where id = $1 and state in ('accepted', 'delivered'))",
             self._given_back,
         )
-        yield Run(SUPPRESS, self._suppressions)
+        yield Run(SUPPRESS, sorted(self._suppressions))  # two persons may share two addresses
         yield Run(
             "insert into decisions (message, decided_at, state, reason, until, policy, why)"
             " values ($1, $2, $3, $4, $5, $6, $7)",

@@ -116,7 +116,7 @@ class Api:
         with self._body(request) as body:
             if request.content_type == NDJSON:
                 return await self._many(_lines(await body.read(BATCH)), caller)
-            found = decoded(await _one_or_list(body))
+            found = _read(await _one_or_list(body))
             if isinstance(found, list):
                 return await self._many(_listed(found, len(body.bytes)), caller)
             return await self._one(found, caller)
@@ -240,10 +240,30 @@ async def _one_or_list(body: Body) -> bytearray:
     """A body that may be as long as a batch only if it is a list."""
     if not await body.fits(ITEM):
         if not body.bytes.lstrip().startswith(b"["):
-            raise too_large(ITEM)
+            raise too_large(ITEM, _as_lines(body.bytes))
         if not await body.fits(BATCH):
             raise too_large(BATCH)
     return body.bytes
+
+
+def _read(body: bytearray) -> Any:
+    try:
+        return decoded(body)
+    except Problem as problem:
+        problem.detail += _as_lines(body)
+        raise
+
+
+def _as_lines(body: bytearray) -> str:
+    """What to say of a body whose first line is a request by itself."""
+    first, more, _ = body.partition(b"\n")
+    if not more:
+        return ""
+    try:
+        orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return ""
+    return f". It looks like one request a line: send that as Content-Type {NDJSON}"
 
 
 def _lines(body: bytes) -> Iterator[bytes | None]:

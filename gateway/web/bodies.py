@@ -110,9 +110,9 @@ class Body:
         return bytes(self.bytes)
 
 
-def too_large(most: int) -> Problem:
-    """A body of more than that many bytes."""
-    return Problem("too_large", f"At most {most} bytes are taken")
+def too_large(most: int, hint: str = "") -> Problem:
+    """A body of more than that many bytes; ``hint`` ends the sentence."""
+    return Problem("too_large", f"At most {most} bytes are taken{hint}")
 
 
 def decoded(body: bytes | bytearray) -> Any:

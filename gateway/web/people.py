@@ -198,7 +198,7 @@ class People:
         self._body = body
 
     async def put(self, request: web.Request, _: Caller) -> web.Response:
-        """Replace a profile."""
+        """Replace a profile; one that says no is answered as an opt-out is."""
         fields = await self._fields(request)
         faults: list[Fault] = []
         user = request.match_info["user"]
@@ -213,6 +213,8 @@ class People:
         if faults:
             raise _malformed(faults)
         await self._store.put_profiles([(user, profile)])
+        if profile.opted_out:
+            await settled(self._store, user)
         self._notice()
         return web.Response(status=204)
 
@@ -236,7 +238,7 @@ class People:
         """Whether a person, known or not, may be contacted, now or at another instant; and if not, when."""
         judge = self._judge()
         question, category, channel = _question(request, judge)
-        facts = await self._store.prospect(question.message(channel, category, utc_now()), judge)
+        facts = await self._store.prospect(question.message(channel, category, question.at or utc_now()), judge)
         at = question.at.astimezone(UTC) if question.at else facts.now
         # What was not known yet at an instant of the past had no say then.
         contacts = [contact for contact in facts.contacts if question.at is None or contact.begun <= at]

@@ -15,10 +15,12 @@ from gateway.message import AttemptState, MessageState, OptOut, Priority, Profil
 from gateway.outcome import Outcome
 from gateway.store import Claimed, Lost
 from providers import Channel, ReceiptStatus
+from ratelimit._rules import share
 from tests.contract.world import ACCEPTED, MORNING, NIGHT, NOON, PHONE, World, outcome, receipt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from gateway.store import NewMessage, Next
 
@@ -65,6 +67,20 @@ async def test_what_is_collapsed_is_so_though_another_worker_has_leased_it(world
     assert claimed_of(await world.claim(leases[new.message.id])) == [new.message.id]
     assert await world.claim(leases[old.message.id]) == [Lost()]
     assert await world.states(old, new) == [MessageState.REFUSED, MessageState.SENDING]
+
+
+async def test_what_the_person_has_said_no_to_takes_nobodys_place(world: World) -> None:
+    old, wanted = world.new(category="digest"), world.new(category="digest", labels={"topic": "rates"})
+    unwanted = world.new(category="digest", labels={"topic": "games"})
+    await world.accept(old, wanted, unwanted)
+    await world.store.opt_out("ann", OptOut(topic="games"), via="api")
+    await world.day(NOON + timedelta(hours=1))
+    assert await world.states(old, wanted, unwanted) == [
+        MessageState.REFUSED,
+        MessageState.SENT,
+        MessageState.REFUSED,
+    ]
+    assert (await world.view(unwanted)).decisions[-1].reason == "opted_out"
 
 
 async def test_what_has_been_begun_is_not_collapsed(world: World) -> None:
@@ -366,3 +382,54 @@ async def test_two_workers_who_claim_at_once_do_not_invert_a_line(world: World) 
     answers = await asyncio.gather(*(world.claim(*leases[n::4]) for n in range(4)))
     best = min(waiting, key=lambda new: (new.message.priority, new.message.expires_at, new.message.id))
     assert [claimed_of(batch) for batch in answers if claimed_of(batch)] == [[best.message.id]]
+
+
+# -------------------------------------------------------------------------------------------- what soon expires in line
+
+SPREAD = '  quiet_hours: [{name: night, from: "21:00", to: "08:00", release_over: 30m}]'
+
+
+async def test_what_expires_before_the_turn_of_the_one_ahead_has_its_own(world: World) -> None:
+    world.ruled(SPREAD)
+    world.now = NIGHT
+    late = next(name for name in map(str, range(1000)) if share(name) > 0.9)
+    ahead = world.new(late, priority=Priority.HIGH)
+    short = world.new(late, expires_at=MORNING + timedelta(minutes=10))
+    await world.accept(ahead, short)
+    sent = await every_second(world, MORNING + timedelta(minutes=40))
+    assert sent == [short.message.id, ahead.message.id]
+
+
+async def test_what_expires_while_the_one_ahead_waits_to_be_tried_again_is_sent(world: World) -> None:
+    step: Next = await world.claimed(world.new(priority=Priority.HIGH))
+    while isinstance(step, Claimed) or world.now + timedelta(minutes=5) > step.until:
+        if isinstance(step, Claimed):
+            step = await world.settle(step, outcome(AttemptState.NOT_SENT))
+            assert isinstance(step, Claimed | Deferred)
+        else:
+            world.now = step.until
+            (step,) = await world.due()
+            assert isinstance(step, Claimed | Deferred)
+    short = world.new(expires_at=world.now + timedelta(minutes=3))
+    await world.accept(short)
+    assert await every_second(world, world.now + timedelta(minutes=4)) == [short.message.id]
+
+
+async def test_in_its_last_minute_it_still_lets_go_first_who_may_go_at_once(world: World) -> None:
+    world.ruled("  caps: [{name: once, limit: 1, per: 24h}]")
+    first, second = world.new(priority=Priority.HIGH), world.new(expires_at=NOON + timedelta(seconds=30))
+    await world.accept(first, second)
+    assert await every_second(world, NOON + timedelta(minutes=1)) == [first.message.id]
+    assert await world.state(second) is MessageState.EXPIRED
+
+
+async def every_second(world: World, until: datetime) -> list[str]:
+    """As ``World.day``, but nothing is missed that is due for seconds only."""
+    sent = []
+    while world.now < until:
+        for step in await world.due():
+            if isinstance(step, Claimed):
+                await world.settle(step, ACCEPTED)
+                sent.append(step.lease.message.id)
+        world.pass_time(seconds=1 if world.now >= MORNING or world.now < NIGHT else 600)
+    return sent

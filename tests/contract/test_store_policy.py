@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from gateway.decide import Behind, Deferred, Ended
 from gateway.ids import oldest_id
 from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile, microseconds
 from gateway.outcome import Outcome
-from gateway.store import Claimed
+from gateway.store import Claimed, Store
 from providers import Channel, ReceiptStatus
 from tests.contract.world import ACCEPTED, MORNING, NIGHT, NOON, PHONE, World, outcome, receipt
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.store import NewMessage, Next
+    from tests.servers import PostgreSQL
 
 SMS, EMAIL, BOTH = (Channel.SMS,), (Channel.EMAIL,), (Channel.SMS, Channel.EMAIL)
 SOON = NOON + timedelta(minutes=1)
@@ -89,6 +91,26 @@ async def test_an_hour_later_and_for_another_phone_the_limit_is_fresh(world: Wor
     world.pass_time(seconds=1)
     await world.accept(world.new(category="code", channels=SMS))
     assert len(claimed_of(await world.due())) == 1
+
+
+async def test_another_spelling_of_an_address_is_the_same_address(world: World) -> None:
+    spelt = (
+        "ann@example.com",
+        "Ann@example.com",
+        "aNn@example.com",
+        "anN@example.com",
+        "ANn@example.com",
+        "ANN@example.com",
+    )
+    await world.accept(*(world.new(f"p{n}", "code", channels=EMAIL, to={"email": to}) for n, to in enumerate(spelt)))
+    steps = await world.due()
+    assert (len(claimed_of(steps)), reasons(steps)) == (LIMIT, {"abuse": 1})
+
+
+async def test_a_no_by_an_address_holds_however_it_is_spelt(world: World) -> None:
+    await world.store.opt_out_address("Ann@example.com", OptOut(), via="api")
+    await world.accept(world.new("ann", channels=EMAIL, to={"email": "ann@Example.com"}))
+    assert reasons(await world.due()) == {"opted_out": 1}
 
 
 async def test_a_code_that_did_not_arrive_gives_its_place_at_the_address_back(world: World) -> None:
@@ -569,3 +591,41 @@ async def test_a_policy_is_numbered_by_its_content_and_each_activation_is_logged
         (first, policy.hash),
         (second, "other"),
     ]
+
+
+async def test_profiles_and_claims_lock_persons_in_one_order_whatever_the_collation(
+    postgres: PostgreSQL,
+) -> None:
+    """A database in English sorts anna before Bob, and Python Bob before anna."""
+    from gateway.store import engine_of
+    from gateway.store.known import lock
+    from gateway.store.migrate import migrate
+
+    url = postgres.create_database()
+    admin = await asyncpg.connect(url)
+    await admin.execute("drop database if exists english")
+    await admin.execute(
+        "create database english template template0 locale_provider icu icu_locale 'en-US' lc_collate 'C' lc_ctype 'C'"
+    )
+    url = f"{url.rpartition('/')[0]}/english"
+    await asyncio.to_thread(migrate, url)
+    store = Store(engine_of(url, lambda: 0))
+    await store.open()
+    people = [(f"{'aA'[number % 2]}{number}", Profile()) for number in range(400)]
+    await store.put_profiles(people)
+
+    async def locking() -> None:
+        for _ in range(15):
+            await store._engine.write(lambda: lock(person for person, _ in people))
+
+    async def putting() -> None:
+        for _ in range(15):
+            await store.put_profiles(people)
+
+    await asyncio.gather(locking(), locking(), putting(), putting())
+    await store.close()
+    for _ in range(20):  # what is counted is told a moment later
+        await asyncio.sleep(0.1)
+        deadlocks = await admin.fetchval("select deadlocks from pg_stat_database where datname = 'english'")
+        assert deadlocks == 0
+    await admin.close()

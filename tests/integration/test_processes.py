@@ -35,8 +35,10 @@ REQUEST = {"user": "ann", "category": "news", "to": {"email": "ann@example.com"}
 CONTENT = {"content": {"email": {"subject": "hello", "text": "there"}}}
 
 
-def decorum(*arguments: str, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
+def decorum(
+    *arguments: str, stdin: str | None = None, cwd: Path | None = None, columns: int = 200
+) -> subprocess.CompletedProcess[str]:
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": str(columns)}
     return subprocess.run(
         [*DECORUM, *arguments],
         input=stdin,
@@ -116,8 +118,27 @@ def test_a_missing_file_and_a_missing_gateway_are_said_in_one_line(tmp_path: Pat
     lines.write_text("{}")
     answer = decorum("send", str(lines), "--url", f"http://127.0.0.1:{free_port()}")
     assert answer.returncode == 1
-    assert "is the gateway running?" in answer.stderr
+    assert "nothing answers at 127.0.0.1:" in answer.stderr
+    assert "is the gateway running" in answer.stderr
+    assert answer.stderr.count("\n") == 1
     assert decorum("send", str(tmp_path / "none.jsonl")).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:18090", "write http:// in front, http://localhost:18090"),
+        ("http://nobody.invalid", "nobody.invalid is not known here"),
+    ],
+)
+@pytest.mark.parametrize("asked", [["explain", "X"], ["eligible", "ann", "news"], ["send", "-"]])
+def test_an_address_that_cannot_be_asked_is_told_with_what_is_wrong_with_it(
+    asked: list[str], url: str, said: str
+) -> None:
+    answer = decorum(*asked, "--url", url, stdin="{}")
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def test_an_unknown_role_is_refused(tmp_path: Path) -> None:
@@ -146,6 +167,11 @@ async def test_one_gateway_on_sqlite_from_start_to_end(tmp_path: Path) -> None:
         tally = json.loads(sent.stdout)
         assert (tally["accepted"], tally["refused"]) == (3, 2)
         assert [fault["line"] for fault in tally["faults"]] == [4, 5]
+        assert re.search(r"is not JSON: .*: line 4, column [0-9]+$", tally["faults"][0]["errors"][0]["problem"])
+        narrow = decorum("send", str(file_of_requests), "--url", f"{url}/", columns=40)
+        told = [line for line in narrow.stderr.splitlines() if line.startswith("line ")]
+        assert [line.split(": ")[0] for line in told] == ["line 4", *["line 5"] * (len(told) - 1)]
+        assert told[0].endswith(tally["faults"][0]["errors"][0]["problem"]), "in one line, however narrow the window"
         piped = decorum("send", "-", "--url", url, stdin="\n".join(lines[:3]))
         assert piped.returncode == 0
         assert "3 known already" in piped.stderr
@@ -229,3 +255,7 @@ def test_the_sample_campaign_meets_every_fate(tmp_path: Path) -> None:
     ):
         assert fate in shown.stdout, shown.stdout
     assert "curl http://127.0.0.1:" in shown.stdout
+    text = " ".join(re.sub(r"[│┃]", " ", shown.stdout).split())
+    (day,) = re.findall(r"of 2 contacts in 24 h; .* frees at [0-9:]+ on [0-9-]+ \(([A-Za-z_/]+)\)", text)
+    (night,) = re.findall(r"[0-9:]+ in ([A-Za-z_/]+) is within quiet hours", text)
+    assert re.findall(r"next look at [0-9:]+ on [0-9-]+ \(([A-Za-z_/]+)\)", text) == [day, night], "their own clocks"

@@ -355,6 +355,25 @@ async def test_a_large_body_for_one_is_refused(gateway: Gateway) -> None:
             await problem(response, 413)
 
 
+@pytest.mark.parametrize(("many", "status"), [(2, 400), (3000, 413)])
+async def test_lines_that_are_sent_as_json_are_told_their_content_type(
+    gateway: Gateway, many: int, status: int
+) -> None:
+    data = ndjson(*(request(id=str(number)) for number in range(many)))
+    async with gateway.private.post("/v1/messages", data=data, headers=JSON) as response:
+        document = await problem(response, status)
+    assert document["detail"].endswith(
+        ". It looks like one request a line: send that as Content-Type application/x-ndjson"
+    )
+
+
+@pytest.mark.parametrize("body", [b'{"id": ', b'{\n"id": ', b"[{}\n{}]", b'"\n"', b"{\n" + b" " * 300_000])
+async def test_json_that_is_broken_otherwise_is_not_taken_for_lines(gateway: Gateway, body: bytes) -> None:
+    async with gateway.private.post("/v1/messages", data=body, headers=JSON) as response:
+        document = await problem(response, 413 if len(body) > 256 * 1024 else 400)
+    assert "Content-Type" not in document["detail"]
+
+
 async def test_just_below_the_limit_is_taken(gateway: Gateway) -> None:
     body = orjson.dumps(request(content={"email": {"subject": "s", "text": "x"}}, to={"email": "a@example.com"}))
     async with gateway.private.post("/v1/messages", data=body.ljust(256 * 1024), headers=JSON) as response:

@@ -194,6 +194,8 @@ async def test_what_one_address_may_get_counts_whomever_it_is_for(desk: Desk) ->
     assert [rule["name"] for rule in found["rules"]] == ["abuse"]
     assert (await eligible(desk, category="code", at=found["next"]))["allowed"]
     assert (await eligible(desk, category="code", at="2026-11-25T11:59:00+09:00"))["allowed"]
+    desk.now += timedelta(days=7)
+    assert not (await eligible(desk, category="code", at="2026-11-25T12:30:00+09:00"))["allowed"]
 
 
 @pytest.mark.parametrize(
@@ -210,9 +212,10 @@ async def test_what_one_address_may_get_counts_whomever_it_is_for(desk: Desk) ->
         ("category=news&at=tomorrow", "at", "RFC 3339"),
         ("category=news&at=3026-11-25T12:00:00Z", "at", "1970 and 2999"),
         ("category=news&timezone=Mars", "timezone", "is not a time zone of the IANA database"),
-        ("category=news&priority=urgent", "priority", "'critical', 'high', 'normal' or 'bulk'"),
-        ("category=news&campaign=", "campaign", "at least 1 character"),
-        ("category=news&label.team=", "label.team", "at least 1 character"),
+        ("category=news&priority=urgent", "priority", "must be one of critical, high, normal, bulk"),
+        ("category=news&priority=hgih", "priority", "did you mean high?"),
+        ("category=news&campaign=", "campaign", "must not be empty"),
+        ("category=news&label.team=", "label.team", "must not be empty"),
         ("category=news&labels=x", "labels", "did you mean label.NAME?"),
         ("category=news&chanel=sms", "chanel", "did you mean channel?"),
         ("category=news&colour=red", "colour", "is not known here; there are: at, "),
@@ -345,10 +348,16 @@ async def claimed(desk: Desk) -> list[Claimed]:
     ]
 
 
-async def test_an_opt_out_is_answered_only_when_what_was_under_way_has_settled(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "no"),
+    [("POST", "/v1/optouts", {"user": "hana"}), ("PUT", "/v1/users/hana", {"phone": PHONE, "opted_out": [{}]})],
+)
+async def test_an_opt_out_is_answered_only_when_what_was_under_way_has_settled(
+    desk: Desk, method: str, path: str, no: dict[str, Any]
+) -> None:
     await desk.accept("r1", "alert")
     (under_way,) = await claimed(desk)
-    answer = asyncio.create_task(desk.api("POST", "/v1/optouts", json={"user": "hana"}))
+    answer = asyncio.create_task(desk.api(method, path, json=no))
 
     async def recorded() -> bool:
         person = await desk.store.person("hana")

@@ -619,6 +619,15 @@ WRONG = [
     ({"retention__messages": "0d"}, "retention.messages", "longer than nothing"),
     ({"retention__contacts": "10000d"}, "retention.contacts", "at most 3660d"),
     (
+        {
+            "retention__contacts": "2d",
+            "policy__categories": {"code": {"abuse": {"limit": 5, "per": "30d"}}},
+            "policy__caps": [],
+        },
+        "retention.contacts",
+        "'abuse' in the policy looks back 30d",
+    ),
+    (
         {"retention__contacts": "7d", "policy__caps": [CAP, {"name": "long", "limit": 1, "per": "7d"}]},
         "retention.contacts",
         "at least 8d: 'long' in the policy looks back 7d",

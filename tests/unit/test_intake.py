@@ -406,3 +406,8 @@ async def test_the_last_of_two_profiles_of_a_person_counts(door: Door) -> None:
     person = await door.store.person("ann")
     assert person is not None
     assert person.person.profile.locale == "ja"
+
+
+async def test_a_phone_is_kept_in_the_form_in_which_it_is_compared(door: Door) -> None:
+    asked = await door.taken(body(to={"phone": "+4407911123456"}))
+    assert asked.body["to"] == {"phone": "+447911123456"}

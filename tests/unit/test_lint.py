@@ -669,6 +669,16 @@ worker: {attempt: 4m}
     (
         """
   categories:
+    news: {channels: [sms, email], expires_after: 10h} # <-
+  quiet_hours: [{name: night, channel: sms, from: "20:00", to: "08:00"}]
+""",
+        "policy.categories.news.expires_after",
+        WARNING,
+        "is no longer than the 12h in which rules let nothing through",
+    ),
+    (
+        """
+  categories:
     news: {expires_after: 2h} # <-
   minimum_gap: 2h
 """,
@@ -795,6 +805,10 @@ def test_rules_that_only_nearly_overlap_are_left_alone() -> None:
         "quiet_hours: [{name: a, from: '00:00', to: '24:00', days: sunday}]",
         "quiet_hours: [{name: a, from: '21:00', to: '08:00', release_over: 390m}]",
         "categories: {news: {expires_after: 121m}}\n  minimum_gap: 2h",
+        (
+            "categories: {a: {}, b: {caps: exempt, counts: true}}\n"
+            "  caps: [{name: a, limit: 1, per: 24h}, {name: b, limit: 7, per: 7d}]"
+        ),
     ):
         assert report(written(f"  {policy}\n")) == ((), ()), policy
 

@@ -25,6 +25,7 @@ from gateway.message import (
     MessageState,
     OptOut,
     Priority,
+    Profile,
     SendRequest,
     canonical_hash,
     instant,
@@ -532,3 +533,11 @@ def test_microseconds_count_from_1970() -> None:
 def test_a_state_is_written_as_it_is_named_in_the_contract() -> None:
     words = {"waiting", "sending", "sent", "delivered", "undelivered", "failed", "expired", "refused", "cancelled"}
     assert {state.value for state in MessageState} == words | {"unknown", "parked"}
+
+
+@pytest.mark.parametrize("written", ["+447911123456", "+4407911123456"])
+def test_one_phone_has_one_spelling(written: str) -> None:
+    assert Profile(phone=written).phone == "+447911123456"
+    request = SendRequest.model_validate(changed("to.phone", written))
+    assert request.to is not None
+    assert request.to.phone == "+447911123456"

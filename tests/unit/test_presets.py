@@ -256,7 +256,6 @@ STRICTER = [
     {"limit": 2},
     {"limit": 3, "hours": {"saturday": "09:00-20:00"}},
     {"channel": ["sms", "robocall", "push"]},
-    {"label": {"team": "growth"}},
 ]
 
 
@@ -286,6 +285,7 @@ LOOSER = [
     ("us-marketing", {"limit": 4}, "limit", "allows 4, where us-marketing allows 3"),
     ("us-marketing", {"enforce": "99.5%", "since": "2026-11-01"}, "enforce", "leaves out 0.5% of the persons"),
     ("us-marketing", {"channel": "sms"}, "channel", "leaves out robocall"),
+    ("us-marketing", {"label": {"team": "growth"}}, "label", "leaves out messages without team as named"),
 ]
 
 
@@ -356,3 +356,9 @@ def test_what_is_not_verified_says_so_with_its_source_and_what_is_does_not() -> 
     assert "us-ri has not been verified" in warning.problem
     assert "support.referrizer.com" in warning.problem
     assert not parse({"preset": "us-prerecorded", "category": "news"}).warnings
+
+
+@pytest.mark.parametrize(("preset", "country"), [("us-federal", "PR"), ("us-federal", "GU"), ("fr-marketing", "RE")])
+def test_a_countrys_rules_hold_where_its_numbers_have_a_code_of_their_own(preset: str, country: str) -> None:
+    (hours, *_) = parse({"preset": preset, "category": "news"}).policy.quiet_hours
+    assert country in hours.only.countries

@@ -251,6 +251,19 @@ async def test_what_wakes_by_itself_is_found_without_being_heard_of(house: House
     assert worker.ready
 
 
+async def test_what_one_message_lets_go_is_taken_up_as_soon_as_that_is_done(house: House) -> None:
+    """Else a person's messages would go one in each half second."""
+
+    async def moves_up(lease: Lease) -> None:
+        if pipeline.finished.total() < 29:
+            await house.accept(1, lease.message.priority)
+
+    pipeline = Deliveries(moves_up)
+    await house.accept(1, Priority.NORMAL)
+    house.worker(pipeline)
+    await pipeline.until(lambda: pipeline.finished.total() == 30)
+
+
 @pytest.mark.parametrize("concurrency", [2, 3, 4, 10, 100])
 async def test_critical_goes_on_while_all_that_bulk_may_use_hangs(house: House, concurrency: int) -> None:
     """A place of the provider is kept for it, however few there are."""

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from gateway.decide import Attempting, Deferred, Ended, Facts, Health
-from gateway.forecast import eligibility
-from gateway.message import OptOut, Person, Profile, Refusal
+from gateway.decide import Attempting, Deferred, Ended, Facts, Health, fingerprint
+from gateway.forecast import eligibility, explained
+from gateway.message import OptOut, Person, Profile, Refusal, WhenCapped
 from gateway.whereabouts import ZoneSource
 from providers import Channel
+from ratelimit import zone
 from tests.unit.deciding import (
     DAY,
     HOUR,
     MAIL,
+    MINUTE,
     NOON,
     PHONE,
     POLICY,
+    ROUTES,
     SPAN,
     contact,
+    facts,
     message,
     person,
     ruled,
@@ -58,6 +62,33 @@ def test_the_zone_that_is_asked_about_is_the_one_that_answers() -> None:
     found = asked(ruled(NIGHTS), person(), accepted_at=NOON, body={"timezone": "Asia/Tokyo"})
     assert found.verdict.at == datetime(2026, 11, 22, 23, tzinfo=UTC)  # 08:00 in Tokyo
     assert found.where.source is ZoneSource.REQUEST
+
+
+def test_what_the_rules_say_is_told_of_each_channel_that_comes_into_question() -> None:
+    rules = NIGHTS + "  caps: [{name: texts, limit: 1, per: 24h, channel: sms}]"
+    full = facts(contacts=[contact(NOON - 15 * HOUR)])
+    by_sms, by_mail = explained(full, ruled(rules, when_capped=WhenCapped.NEXT_CHANNEL), ROUTES, SPAN)
+    assert (by_sms.channel, by_mail.channel) == (Channel.SMS, Channel.EMAIL)
+    assert by_sms.where.zones == by_mail.where.zones == (zone("UTC"),)
+    # The place frees at 21:00, when the night begins.
+    assert (by_sms.verdict.at, by_mail.verdict.at) == (NOON.replace(hour=8) + DAY, NOON)
+    assert [(r.rule, r.permits, r.at) for r in by_sms.rulings] == [
+        ("texts", False, None),
+        ("night", True, None),
+        ("night", False, NOON.replace(hour=21)),
+    ]
+    assert [(r.rule, r.permits) for r in by_mail.rulings] == [("night", True)]
+
+
+@pytest.mark.parametrize(("got", "free"), [(4, NOON), (5, NOON + HOUR - 5 * MINUTE)])
+def test_the_limit_of_an_address_is_one_of_the_rules_whatever_the_category_is_exempt_from(
+    got: int, free: datetime
+) -> None:
+    history = [contact(NOON - number * MINUTE, category="code") for number in range(1, got + 1)]
+    code = message(category="code", channels=(Channel.SMS,), accepted_at=NOON)
+    found = eligibility(code, person(), (), NOON, ruled(), SPAN, {fingerprint(PHONE): history})
+    assert (found.refusal, found.verdict.at, found.verdict.allowed) == (None, free, free == NOON)
+    assert [(ruling.rule, ruling.permits) for ruling in found.rulings] == [("abuse", free == NOON)]
 
 
 @pytest.mark.parametrize(

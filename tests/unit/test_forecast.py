@@ -15,6 +15,7 @@ from gateway.message import OptOut, Person, Profile, Refusal, WhenCapped
 from gateway.whereabouts import ZoneSource
 from providers import Channel
 from ratelimit import zone
+from tests.examples import examples
 from tests.unit.deciding import (
     DAY,
     HOUR,
@@ -115,7 +116,7 @@ def test_an_instant_in_the_past_is_answered_for_as_it_was() -> None:
 
 
 @given(situations())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_eligibility_says_what_would_be_decided_of_such_a_message(
     situation: tuple[Facts, Health, frozenset[str]],
 ) -> None:

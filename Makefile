@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help setup run test lint bench faults end-to-end proofs mutants
 help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
-	@echo "make test        lint, types and all tests; installs RabbitMQ and PostgreSQL where they are missing"
+	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL and Redis where they are missing"
 	@echo "make lint        lint and types alone"
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
 	@echo "make faults      the long form of the crash test: kill -9 in the middle of 20 000 requests"
@@ -40,8 +40,8 @@ lint: .venv/ready-for-tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: lint
-	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
+test: lint .venv/ready-for-bench
+	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 end-to-end: .venv/ready-for-tests

@@ -84,10 +84,13 @@ class Writes:
 
     def behind(self, message: Message, behind: Behind) -> Behind:
         """A message lets another go first."""
-        last = microseconds(message.expires_at) - LAST
-        sleeps = behind.same_line and self.us < last
-        until = last if sleeps else self.us + YIELD
-        self._waiting.append((message.id, until, BEHIND if sleeps else 0, 0, 0, self._judge.number))
+        until = self.us + YIELD
+        if (
+            behind.same_line
+        ):  # woken when that one settles; by itself before it expires, and then half as long each time
+            end = microseconds(message.expires_at)
+            until = end - LAST if self.us < end - LAST else min(end, self.us + max((end - self.us) // 2, YIELD))
+        self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0, self._judge.number))
         return behind
 
     def step(self, lease: Lease, place: Place, facts: Facts, step: Step, attempt: str, tried: frozenset[str]) -> Next:

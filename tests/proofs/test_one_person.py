@@ -134,7 +134,7 @@ IN_PROPORTION = [
 
 @pytest.mark.parametrize("sizes", IN_PROPORTION)
 async def test_decisions_grow_in_proportion_and_memory_stays_flat(sizes: Sequence[int], tmp_path: Path) -> None:
-    """Each is decided when it comes, before it ends and when it ends; a page of them is held, however many there are."""
+    """Each is decided as it comes, soon before it ends and as it ends, and a page of them is held."""
     nights = [(size, await night_of(f"sqlite:///{tmp_path}/{size}.db", size)) for size in sizes]
     print("messages, decisions, bytes:", [(size, night.decided, night.peak) for size, night in nights])
     for size, night in nights:

@@ -180,6 +180,11 @@ class Vitals:
         """Of the last time that it opened or closed, here or elsewhere."""
         return self._mark
 
+    @property
+    def run(self) -> int:
+        """Failures since the last success."""
+        return self._run
+
     def cut(self, now: datetime) -> float:
         """Points that are off its weight: all for a minute, then ten less with every minute."""
         if self._cut_at is None:

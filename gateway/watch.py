@@ -42,8 +42,8 @@ _AT_LEAST: Final = timedelta(seconds=5)
 """A worker that has nothing new to say says so as often as this."""
 HEEDED: Final = timedelta(seconds=15)
 """A worker that has not been heard of for so long is gone."""
-_AT_MOST: Final = 0.1
-"""Seconds between two tellings, when news does not wait for its turn."""
+_AT_MOST: Final = 0.2
+"""Seconds until news is told, so that what comes thick is told together."""
 
 
 @dataclass(slots=True)
@@ -131,9 +131,9 @@ class ProviderHealth:
             self.news()
         if result := result_of(outcome, began, now):
             vitals = self._vitals[way]
-            mark = vitals.mark
+            before = vitals.mark, vitals.run
             vitals.record(result, now)
-            if vitals.mark != mark:
+            if vitals.mark != before[0] or before[1] == 0 < vitals.run:
                 self.news()
 
     def places(self, channel: Channel, route: Route, now: datetime) -> int:
@@ -154,7 +154,7 @@ class ProviderHealth:
         """What to tell the others of each provider, as JSON."""
         ways: dict[str, dict[str, object]] = {name: {} for name in self._concurrency}
         for (channel, name), vitals in self._vitals.items():
-            ways[name][channel] = written(vitals.report(now), now)
+            ways[name][str(channel)] = written(vitals.report(now), now)
         return {
             name: orjson.dumps(
                 {"ways": seen, "paused": round((self._paused.get(name, now) - now).total_seconds() * 1000)}

@@ -156,6 +156,22 @@ def test_the_sample_of_the_design_loads() -> None:
     assert policy.send_windows == (SendWindow("send-window-sms-reactivation", hours, only=sms_of_reactivation),)
 
 
+def test_routes_are_in_order_or_by_weight() -> None:
+    found = parse(
+        """
+providers: {one: {kind: inbox}, two: {kind: inbox}, spare: {kind: inbox}}
+routes: {sms: {one: 30, spare: 0, two: 70}, push: [two, one], email: one}
+policy: {timezone: UTC, categories: {news: {}}}
+""",
+        {},
+        base=Path(),
+    ).routes
+    assert found[Channel.SMS] == Route(("two", "one", "spare"), (70, 30, 0))
+    assert found[Channel.PUSH] == Route(("two", "one"))
+    assert found[Channel.EMAIL] == Route(("one",))
+    assert list(found) == [Channel.SMS, Channel.PUSH, Channel.EMAIL]
+
+
 def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others() -> None:
     policy = parse(DESIGN.replace("channel: push}", "category: transactional}")).policy
 

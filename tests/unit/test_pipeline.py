@@ -528,6 +528,63 @@ async def test_many_at_once_are_each_delivered_once(gateway: Gateway) -> None:
     assert gateway.engine.asked - before < 20
 
 
+# ------------------------------------------------------------------------------------------------ a provider that fails
+
+SMS_ONE = (Channel.SMS, "one")
+
+
+def opened(gateway: Gateway, ago: timedelta) -> None:
+    at = datetime.now(UTC) - ago
+    for _ in range(5):
+        gateway.health.began(SMS_ONE)
+        gateway.health.ended(SMS_ONE, failed(Unavailable("refused")), at, at)
+
+
+async def test_calls_that_fail_leave_their_provider_alone_and_the_rest_goes_by_the_next_at_once(
+    gateway: Gateway,
+) -> None:
+    one, two = Vendor(Misconfigured("key")), Vendor()
+    pipeline = gateway.between(one, two)
+    for person in range(8):
+        await pipeline.deliver(await gateway.leased(person=f"ben-{person}"))
+    assert (len(one.taken), len(two.taken)) == (5, 8)
+
+
+@pytest.mark.parametrize("well", [False, True])
+async def test_of_many_at_once_a_few_find_out_whether_a_provider_is_well_again(gateway: Gateway, well: bool) -> None:
+    opened(gateway, timedelta(seconds=11))
+    one, two = Vendor("SM1" if well else Misconfigured("key")), Vendor()
+    pipeline = gateway.between(one, two)
+    leases = await gateway.leases("news", 50)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (5, 45 if well else 50)
+    assert {(await gateway.became(lease))[0] for lease in leases} == {MessageState.SENT}
+    assert bool(gateway.health.snapshot(datetime.now(UTC)).failing) is not well
+
+
+async def test_a_provider_that_is_left_alone_is_used_where_there_is_no_other(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=1))
+    one, two = Vendor(), Vendor(Misconfigured("key"))
+    lease = await gateway.leased()
+    await gateway.between(one, two).deliver(lease)
+    assert (await gateway.became(lease))[0] is MessageState.SENT
+    assert (len(one.taken), len(two.taken)) == (1, 1)
+
+
+async def test_a_decision_that_sends_nothing_or_fails_takes_no_probe(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=11))
+    one, two = Vendor(), Vendor()
+    pipeline = gateway.between(one, two)
+    for number in range(6):
+        await pipeline.deliver(await gateway.leased(body={}, person=f"nobody-{number}"))
+    gateway.engine.away = 1
+    with pytest.raises(StoreUnavailable):
+        await pipeline.deliver(await gateway.leased(person="cleo"))
+    leases = await gateway.leases("news", 10)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert len(one.taken) == 5
+
+
 # -------------------------------------------------------------------------------------------------- the store goes away
 
 

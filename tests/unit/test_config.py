@@ -162,9 +162,7 @@ def test_routes_are_in_order_or_by_weight() -> None:
 providers: {one: {kind: inbox}, two: {kind: inbox}, spare: {kind: inbox}}
 routes: {sms: {one: 30, spare: 0, two: 70}, push: [two, one], email: one}
 policy: {timezone: UTC, categories: {news: {}}}
-""",
-        {},
-        base=Path(),
+"""
     ).routes
     assert found[Channel.SMS] == Route(("two", "one", "spare"), (70, 30, 0))
     assert found[Channel.PUSH] == Route(("two", "one"))

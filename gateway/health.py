@@ -236,7 +236,8 @@ class Vitals:
             return
         self._count(result, now)
         self._note(result, now)
-        self._judge(now)
+        if result.failed or result.slow:
+            self._judge(now)
 
     def hear(self, peers: Sequence[Report], now: datetime) -> None:
         """What the other workers know, all of them, each time anew."""

@@ -72,6 +72,8 @@ class ProviderHealth:
         self._worker = worker
         self._vitals: defaultdict[Way, Vitals] = defaultdict(lambda: Vitals(worker))
         self._paused: dict[str, datetime] = {}
+        self._paused_elsewhere: dict[str, datetime] = {}
+        """Kept apart, and not told on: what goes round would grow with every delay on its way."""
         self._under_way = dict.fromkeys(concurrency, 0)
         self._probes: defaultdict[Way, _Probes] = defaultdict(_Probes)
         self._place, self._workers = 0, 1
@@ -86,11 +88,16 @@ class ProviderHealth:
         failing = {way for way, vitals in self._vitals.items() if vitals.state(now) is not State.CLOSED}
         return Health(
             failing=failing,
-            paused=dict(self._paused),
+            paused=self._all_paused(now),
             full=[name for name, count in self._under_way.items() if count >= self._concurrency[name]],
             cut={way: cut for way, vitals in self._vitals.items() if (cut := vitals.cut(now))},
             probes={way: chosen for way in failing if messages and (chosen := self._probing(way, messages, now))},
         )
+
+    def _all_paused(self, now: datetime) -> dict[str, datetime]:
+        elsewhere = self._paused_elsewhere
+        paused = {name: max(self._paused.get(name, now), elsewhere.get(name, now)) for name in self._concurrency}
+        return {name: until for name, until in paused.items() if until > now}
 
     def spare(self, probes: Mapping[Way, Collection[str]], went: Collection[tuple[Way, str]]) -> None:
         """Of the messages that might have been probes only those that went, each its way, are."""
@@ -171,13 +178,13 @@ class ProviderHealth:
         workers = sorted({self._worker, *(one.worker for one in told)})
         self._place, self._workers = workers.index(self._worker), len(workers)
         reports: defaultdict[Way, list[Report]] = defaultdict(list)
+        self._paused_elsewhere = {}
         for one in told:
             if one.provider not in self._concurrency:
                 continue
             then, seen = now - timedelta(seconds=one.age), orjson.loads(one.seen)
             until = then + timedelta(milliseconds=seen["paused"])
-            if until > max(now, self._paused.get(one.provider, now)):
-                self._paused[one.provider] = until
+            self._paused_elsewhere[one.provider] = max(until, self._paused_elsewhere.get(one.provider, now))
             for channel in Channel:
                 if channel in seen["ways"]:
                     reports[channel, one.provider].append(read(seen["ways"][channel], then))

@@ -143,18 +143,18 @@ def test_failures_that_lie_far_apart_are_not_in_a_row() -> None:
 
 
 def test_it_opens_when_half_of_the_calls_fail_though_never_many_in_a_row() -> None:
-    assert Way().calls(*"fw" * (ENOUGH // 2 - 1)).state is State.CLOSED
-    assert Way().calls(*"fw" * (ENOUGH // 2)).state is State.OPEN
+    assert Way().calls(*"wf" * (ENOUGH // 2 - 1)).state is State.CLOSED
+    assert Way().calls(*"wf" * (ENOUGH // 2)).state is State.OPEN
 
 
 def test_it_opens_when_most_calls_are_slow() -> None:
     assert Way().calls(*"sw" * 50).state is State.CLOSED
-    assert Way().calls(*"ssssw" * 4).state is State.OPEN
+    assert Way().calls(*"wssss" * 4).state is State.OPEN
 
 
 def test_what_is_older_than_the_window_is_forgotten() -> None:
-    way = Way().calls(*"fw" * (ENOUGH // 2 - 1)).waits(WINDOW + SECOND)
-    assert way.calls(*"fw" * (ENOUGH // 2 - 1)).state is State.CLOSED
+    way = Way().calls(*"wf" * (ENOUGH // 2 - 1)).waits(WINDOW + SECOND)
+    assert way.calls(*"wf" * (ENOUGH // 2 - 1)).state is State.CLOSED
 
 
 # ------------------------------------------------------------------------------------------------ half open, and closed
@@ -335,6 +335,15 @@ def test_probes_of_all_workers_close_it_for_all() -> None:
     other.calls(*"ww")
     assert hears(one, other).state is State.CLOSED
     assert hears(other, one).state is State.CLOSED
+
+
+def test_what_was_proved_before_a_probe_failed_proves_nothing_after_it() -> None:
+    one = Way("a").half_open()
+    other = hears(Way("b"), one)
+    other.calls(*"w" * (PROOF - 1))
+    one.calls("f").waits(2 * SHORTEST)
+    one.calls("w")
+    assert hears(one, other).state is State.HALF_OPEN
 
 
 def test_a_probe_that_fails_elsewhere_leaves_it_alone_here() -> None:

@@ -236,6 +236,18 @@ def test_news_is_told_at_once_and_what_is_usual_is_not() -> None:
     assert len(news) == 3
 
 
+def test_a_pause_that_goes_round_does_not_grow() -> None:
+    one, other = health(), ProviderHealth({"one": 1, "two": 1}, "b")
+    ended(one, failed(Throttled("429", retry_after=10 * SECOND)))
+    for second in range(10):
+        now = NOON + second * SECOND
+        other.hear(told(one, now - SECOND, "a"), now)  # it was a second on its way
+        one.hear(told(other, now - SECOND, "b"), now)
+        assert other.snapshot(now).paused.get("one", now) <= NOON + 11 * SECOND
+        assert one.snapshot(now).paused == {"one": NOON + 10 * SECOND}
+    assert one.snapshot(NOON + 10 * SECOND).paused == {}
+
+
 class Away:
     """A database that is away while it is told to be, and counts what is written."""
 

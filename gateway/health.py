@@ -230,7 +230,9 @@ class Vitals:
     # ------------------------------------------------------------------------------------------------------------- told
 
     def record(self, result: Result, now: datetime) -> None:
-        """A call has ended."""
+        """A call has ended; one that began before it opened or closed says nothing that was not known by then."""
+        if self._changed and result.began < self._changed:
+            return
         if self._until is not None:
             self._record_open(result, now)
             return
@@ -308,9 +310,7 @@ class Vitals:
         return self._cut_at is None or now - self._cut_at >= WINDOW
 
     def _record_open(self, result: Result, now: datetime) -> None:
-        """A call that began before it opened says nothing that is not known."""
-        if self._changed and result.began < self._changed:
-            return
+        """By successes it may close; a failure leaves it alone anew if that was to be found out."""
         if not (result.failed or result.slow):
             self._succeeded = now
             self._proved += 1

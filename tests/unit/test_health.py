@@ -198,6 +198,15 @@ def test_a_call_that_began_before_it_opened_changes_nothing() -> None:
         assert way.vitals.report(way.now) == before
 
 
+def test_what_was_counted_before_it_opened_is_not_held_against_it_when_it_has_closed() -> None:
+    way = Way().calls(*"wf" * (ENOUGH // 2)).waits(SHORTEST).calls(*"w" * PROOF)
+    hung = Result(NOON, failed=True, slow=True)
+    for _ in range(ENOUGH):
+        way.vitals.record(hung, way.now)
+    assert way.calls("f").state is State.CLOSED
+    assert way.vitals.report(way.now).calls == 1
+
+
 def test_where_it_is_used_although_it_is_open_its_successes_close_it_and_its_failures_do_not_prolong_it() -> None:
     way = Way().opened()
     until = way.vitals.report(way.now).until
@@ -284,9 +293,9 @@ def test_a_report_means_the_same_by_the_readers_clock(history: list[tuple[str, t
 
 
 def hears(way: Way, *others: Way, skew: timedelta = timedelta(0)) -> Way:
-    """It is told what the others know, by their clocks; its own is set to the latest of them."""
+    """It is told what the others know, each instant late by ``skew``; its clock is set to theirs."""
     now = max(way.now, *(other.now for other in others))
-    reports = [read(written(other.vitals.report(now), now + skew), now + skew) for other in others]
+    reports = [read(written(other.vitals.report(now), now), now + skew) for other in others]
     way.now = now
     way.vitals.hear(reports, way.now)
     return way
@@ -367,8 +376,20 @@ def test_points_are_off_for_all_workers_and_only_once() -> None:
     assert one.cut == CUT
     other = hears(Way("b"), one)
     assert other.cut == CUT
+    since = one.vitals.report(one.now).cut_at
     hears(one, other, skew=3 * SECOND)
-    assert one.cut == CUT
+    assert (one.cut, one.vitals.report(one.now).cut_at) == (CUT, since)
+
+
+def test_news_that_goes_round_late_stays_old_news() -> None:
+    one = Way("a").opened()
+    other = hears(Way("b"), one, skew=SECOND)
+    until = one.vitals.report(one.now).until
+    for _ in range(10):
+        hears(one, other, skew=SECOND)
+        hears(other, one, skew=SECOND)
+    assert one.vitals.report(one.now).until == until
+    assert (other.vitals.report(other.now).until or NOON) - (until or NOON) <= SECOND
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("fswwh"), spans), max_size=150), spans)

@@ -31,68 +31,19 @@ from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from gateway.decide import Judge
+    from gateway.health import Way
     from gateway.metrics import Metrics
     from gateway.outcome import Outcome
     from gateway.store import Lease, Next, Store
+    from gateway.watch import ProviderHealth
     from providers import Provider
 
 log = structlog.get_logger()
 
-_FAILING_FOR = timedelta(seconds=30)
 _SHORT_PAUSE = timedelta(seconds=1)
 """A vendor that asks for no longer a pause is asked again within the attempt."""
-_UNROUTED_PLACES = 16
-"""Messages at once whose first channel has no route any more; they need only a decision."""
-_FAILURES = 3
-"""In a row, after which a provider is tried last."""
-_THROTTLED_FOR = timedelta(seconds=30)
-"""How long a vendor that says to slow down, but not for how long, is left alone."""
-
-
-class ProviderHealth:
-    """What this process has seen of its providers lately."""
-
-    def __init__(self, concurrency: Mapping[str, int]) -> None:
-        self._concurrency = concurrency
-        self._failures = dict.fromkeys(concurrency, 0)
-        self._failing: dict[str, datetime] = {}
-        self._paused: dict[str, datetime] = {}
-        self._under_way = dict.fromkeys(concurrency, 0)
-
-    def snapshot(self, now: datetime) -> decide.Health:
-        """As a decision sees it."""
-        self._failing = {name: until for name, until in self._failing.items() if until > now}
-        self._paused = {name: until for name, until in self._paused.items() if until > now}
-        return decide.Health(
-            failing=frozenset(self._failing),
-            paused=dict(self._paused),
-            full=[name for name, count in self._under_way.items() if count >= self._concurrency[name]],
-        )
-
-    def began(self, provider: str) -> None:
-        """An attempt is under way."""
-        self._under_way[provider] += 1
-
-    def ended(self, provider: str, outcome: Outcome, now: datetime) -> None:
-        """An attempt came to its end."""
-        self._under_way[provider] -= 1
-        if outcome.throttled:
-            self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
-        if not outcome.failing:
-            self._failures[provider] = 0
-            return
-        self._failures[provider] += 1
-        if self._failures[provider] >= _FAILURES:
-            self._failing[provider] = now + _FAILING_FOR
-
-    def places(self, route: Sequence[str]) -> int:
-        """How many attempts may be under way at the provider of a route that is tried first."""
-        if not route:
-            return _UNROUTED_PLACES
-        return self._concurrency[next((name for name in route if name not in self._failing), route[0])]
 
 
 class Pipeline:
@@ -142,21 +93,21 @@ class Pipeline:
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""
-        provider = claimed.step.provider
-        self._health.began(provider)
-        started = monotonic()
+        provider, way = claimed.step.provider, _way(claimed)
+        self._health.began(way)
+        began, started = utc_now(), monotonic()
         try:
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
-            self._health.ended(provider, bug(), utc_now())
+            self._health.ended(way, bug(), began, utc_now(), claimed.attempt.message)
             raise
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
         now = utc_now()
-        self._health.ended(provider, outcome, now)
+        self._health.ended(way, outcome, began, now, claimed.attempt.message)
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
         return outcome
 
@@ -202,18 +153,20 @@ class Pipeline:
             return None
         return f"{self._public_url}/callbacks/{provider}?{urlencode({'attempt': attempt})}"
 
-    def _judge_at(self, now: datetime) -> Judge:
-        return replace(self._judge(), health=self._health.snapshot(now))
-
     async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
         ids = [new_id() for _ in leases]
+        health = self._health.snapshot(utc_now(), [lease.message for lease in leases])
+        answers: Sequence[Next] = ()
         try:
-            answers = await self._store.claim(leases, self._judge_at(utc_now()), ids)
+            answers = await self._store.claim(leases, replace(self._judge(), health=health), ids)
         except StoreUnavailable:
             self._disowned |= {id_: lease.message.person for id_, lease in zip(ids, leases, strict=True)}
             raise
+        finally:
+            going = {(_way(step), step.attempt.message) for step in answers if isinstance(step, Claimed)}
+            self._health.spare(health.probes, going)
         self._say(leases, answers, [[]] * len(leases))
-        return answers
+        return list(answers)
 
     async def _settle_all(self, settlements: Sequence[Settlement]) -> list[Next]:
         """Record what became of attempts; again until the store takes it, for only this process knows."""
@@ -224,7 +177,8 @@ class Pipeline:
             reraise=True,
         ):
             with turn:
-                answers = await self._store.settle(settlements, self._judge_at(utc_now()))
+                health = self._health.snapshot(utc_now())
+                answers = await self._store.settle(settlements, replace(self._judge(), health=health))
         for settlement in settlements:
             _say_attempt(settlement)
         claims = [settlement.claimed for settlement in settlements]
@@ -268,6 +222,10 @@ class Pipeline:
                     )
                 case _:
                     pass
+
+
+def _way(claimed: Claimed) -> Way:
+    return claimed.step.address.channel, claimed.step.provider
 
 
 def _shadow(rules: list[str]) -> dict[str, list[str]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.config import Route
+from gateway.intake import utc_now
 from gateway.message import Priority
 from gateway.store import StoreUnavailable
 from providers import Channel
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 
     from gateway.decide import Judge
     from gateway.metrics import Metrics
-    from gateway.pipeline import Pipeline, ProviderHealth
+    from gateway.pipeline import Pipeline
     from gateway.store import Lease, Store
+    from gateway.watch import ProviderHealth
 
 log = structlog.get_logger()
 
@@ -116,7 +119,7 @@ class Worker:
         return len(leases)
 
     def _places(self, channel: Channel) -> int:
-        return self._health.places(self._judge().routes.get(channel, ()))
+        return self._health.places(channel, self._judge().routes.get(channel, Route()), utc_now())
 
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""

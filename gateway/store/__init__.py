@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.store import intake, reading, upkeep, work
+from gateway.store import health, intake, reading, upkeep, work
 from gateway.store.engine import StoreUnavailable
+from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.reading import Decision, MessageView, PersonView, Standing
@@ -36,6 +37,7 @@ __all__ = [
     "Standing",
     "Store",
     "StoreUnavailable",
+    "Told",
     "engine_of",
 ]
 
@@ -200,6 +202,12 @@ class Store:
     async def drop_job(self, name: str, worker: str) -> None:
         """Let another worker have the job."""
         await self._engine.write(lambda: upkeep.drop_job(name, worker))
+
+    async def share_health(self, worker: str, seen: Mapping[str, str], heeded: timedelta) -> list[Told]:
+        """Tell the other workers how providers fare, if there is anything to tell, and hear what they said lately."""
+        if seen:
+            return await self._engine.write(lambda: health.tell(worker, seen, heeded))
+        return await self._engine.read(lambda: health.hear(worker, heeded))
 
     async def prune(self, messages: str, contacts: str, expired: int, limit: int) -> int:
         """Delete a piece of what is older than these ids and expired before that instant; how many rows went."""

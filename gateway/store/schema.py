@@ -256,3 +256,14 @@ jobs = Table(
     Column("lease_until", BigInteger, nullable=False),
     comment="Work that one worker does for all.",
 )
+
+provider_health = Table(
+    "provider_health",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("seen", Text, nullable=False, comment="JSON: what it knows of the provider, instants as their age"),
+    Column("written_at", BigInteger, nullable=False),
+    comment="What each worker tells the others of its providers.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)

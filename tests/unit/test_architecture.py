@@ -47,9 +47,11 @@ OUTSIDE = {
 DECIDING = {
     "gateway.decide",
     "gateway.forecast",
+    "gateway.health",
     "gateway.lines",
     "gateway.message",
     "gateway.outcome",
+    "gateway.routing",
     "gateway.rulings",
     "gateway.whereabouts",
 }
@@ -131,7 +133,8 @@ def test_what_is_pure_never_asks_what_time_it_is(module: str) -> None:
 
 
 def test_deciding_rests_on_the_vocabulary_the_policy_and_the_rules_alone() -> None:
-    allowed = {"gateway.config", "gateway.message", "gateway.outcome", "gateway.whereabouts", "providers", "ratelimit"}
+    pure = {"gateway.config", "gateway.message", "gateway.outcome", "gateway.routing", "gateway.whereabouts"}
+    allowed = {*pure, "providers", "ratelimit"}
     assert of(imported("gateway.decide", typing_too=False), *OURS) <= allowed
 
 

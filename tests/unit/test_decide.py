@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config import Route
 from gateway.decide import (
     RETRY_BUDGET,
     Attempting,
@@ -91,7 +92,7 @@ def test_a_channel_that_cannot_reach_the_person_is_passed_over(known: Facts, goe
 
 
 def test_a_channel_without_a_route_is_passed_over() -> None:
-    assert went(facts(), routes={Channel.EMAIL: ("three",)}) == ("email", MAIL, "three")
+    assert went(facts(), routes={Channel.EMAIL: Route(("three",))}) == ("email", MAIL, "three")
     assert step(facts(), routes={}) == Ended(MessageState.REFUSED, Refusal.NO_ADDRESS)
 
 
@@ -249,11 +250,20 @@ def test_a_full_provider_is_passed_over_and_waited_for_a_moment_but_by_what_is_c
     assert went(code, Health(full={"one", "two"})) == ("sms", PHONE, "one")
 
 
-def test_a_failing_provider_is_tried_last_but_is_tried() -> None:
-    assert went(facts(), Health(failing={"one"}))[2] == "two"
-    assert went(facts(), Health(failing={"one", "two"}))[2] == "one"
-    assert went(facts(), Health(failing={"one"}), tried={"two"})[2] == "one"
-    assert went(facts(), Health(failing={"one"}, paused={"two": NOON + MINUTE}))[2] == "one"
+def test_a_failing_provider_is_left_alone_while_another_can_be_asked() -> None:
+    one, two = (Channel.SMS, "one"), (Channel.SMS, "two")
+    assert went(facts(), Health(failing={one}))[2] == "two"
+    assert went(facts(), Health(failing={one, two}))[2] == "one"
+    assert went(facts(), Health(failing={one}), tried={"two"})[2] == "one"
+    assert went(facts(), Health(failing={one}, paused={"two": NOON + MINUTE}))[2] == "one"
+    assert waits(facts(), Health(failing={one}, full={"two"})).rule == "busy"
+    assert went(facts(), Health(failing={(Channel.EMAIL, "one")}))[2] == "one"
+
+
+def test_a_message_that_may_find_out_whether_a_provider_still_fails_tries_it() -> None:
+    one = (Channel.SMS, "one")
+    assert went(facts(), Health(failing={one}, probes={one: {facts().message.id}}))[2] == "one"
+    assert went(facts(), Health(failing={one}, probes={one: {"another"}}))[2] == "two"
 
 
 def test_when_all_providers_have_failed_it_waits_burning_a_try() -> None:

@@ -44,6 +44,8 @@ _BUSY_WAIT = timedelta(seconds=1)
 _REPEAT_WAIT = timedelta(minutes=1)
 """How long a receipt may take to settle an unknown outcome before a message that may be repeated is."""
 _REPEATS = 1
+PACE = "pace"
+"""The rule of one that waits for its turn at a provider that has a pace."""
 _SAID_SINCE = (Refusal.OPTED_OUT, Refusal.ABUSE)
 """What may come to hold for a message between two tries, and ends it then, whatever they came to."""
 
@@ -58,6 +60,8 @@ class Health:
     """Not tried before that instant: the vendor said so."""
     full: Collection[str] = frozenset()
     """As many attempts under way as the provider's ``concurrency`` allows."""
+    paced: Mapping[str, Mapping[str, timedelta]] = field(default_factory=dict)
+    """By provider, the messages that have no turn in its pace, and for how long they should wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,7 @@ def next_step(
     if isinstance(asked, Deferred | Ended):
         return asked
     address, home, subject = asked.address, asked.where.calendar, asked.subject
-    provider = _provider(address, routes, health, tried, message.priority, now)
+    provider = _provider(address, routes, health, tried, message, now)
     if isinstance(provider, Deferred):
         return provider if provider.until < message.expires_at else _until_expiry(provider, message)
     if provider is None:
@@ -430,19 +434,23 @@ def _provider(
     routes: Mapping[Channel, Sequence[str]],
     health: Health,
     tried: Collection[str],
-    priority: Priority,
+    message: Message,
     now: datetime,
 ) -> str | Deferred | None:
-    """The provider to try next; a wait, where the vendors asked for one; None, where all have failed it."""
+    """The provider to try next; a wait, where the vendors or their pace ask for one; None, where all have failed it."""
     usable = [name for name in _route(address, routes) if name not in tried]
     if not usable:
         return None
     free = [name for name in usable if health.paused.get(name, now) <= now]
     if not free:
         return Deferred(min(health.paused[name] for name in usable), "throttled")
-    ready = [name for name in free if name not in health.full or priority is Priority.CRITICAL]
-    if not ready:
+    idle = [name for name in free if name not in health.full or message.priority is Priority.CRITICAL]
+    if not idle:
         return Deferred(now + _BUSY_WAIT, "busy")
+    waits = {name: health.paced[name].get(message.id) for name in idle if name in health.paced}
+    ready = [name for name in idle if waits.get(name) is None]
+    if not ready:
+        return Deferred(now + min(wait for wait in waits.values() if wait), PACE)
     return next((name for name in ready if name not in health.failing), ready[0])
 
 

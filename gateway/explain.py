@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.whereabouts import Whereabouts
     from ratelimit import Contact, Ruling
 
-_WAITS = ("retry", "repeat", "throttled", "busy", "bug")
+_WAITS = ("retry", "repeat", "throttled", "busy", "pace", "bug")
 """Reasons of a wait that ends at its instant, whatever the rules say before it."""
 _WELL = (AttemptState.INTENT, AttemptState.ACCEPTED, AttemptState.DELIVERED)
 """An error that is recorded beside one of these is of an earlier time, and was overruled."""

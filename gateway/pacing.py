@@ -177,6 +177,7 @@ class Pacing:
         self._sleep = sleep
         self._books = {name: _Book(s.pace, s.units) for name, s in settings.items() if s.pace}
         self._held: dict[str, tuple[str, _Turn]] = {}
+        self._coming: dict[str, Channel] = {}
         self._waited: dict[str, None] = {}
         self._asked = asyncio.Event()
         for name, book in self._books.items():
@@ -184,8 +185,8 @@ class Pacing:
 
     # ------------------------------------------------------------------------------------------- what the worker asks
 
-    def room(self, route: Sequence[str], health: ProviderHealth) -> int | None:
-        """How many messages that are not critical may be leased for a route now; None: the pace does not say.
+    def room(self, channel: Channel, route: Sequence[str], health: ProviderHealth) -> int | None:
+        """How many more that are not critical may be leased for a channel now; None: the pace does not say.
 
         Where none is known to wait, one may be leased without a turn: so it is learnt that some do.
         """
@@ -198,7 +199,17 @@ class Pacing:
         now = self._clock()
         books = [self._books[name] for name in ready]
         turns = sum(len(book.fresh(now)) for book in books)
-        return turns or int(not any(book.demand for book in books))
+        probes = int(not any(book.demand for book in books))
+        return max((turns or probes) - sum(of is channel for of in self._coming.values()), 0)
+
+    def coming(self, message: Message) -> None:
+        """A message has been leased, and will ask for its turn."""
+        if self._books and message.priority is not Priority.CRITICAL:
+            self._coming[message.id] = message.channels[0]
+
+    def gone(self, message: Message) -> None:
+        """A leased message has come to its end, whether or not it ever asked for its turn."""
+        self._coming.pop(message.id, None)
 
     def backlog(self, channel: Channel, route: Sequence[str], waiting: int) -> None:
         """So many messages could be leased for a channel if its route had turns."""
@@ -254,6 +265,8 @@ class Pacing:
         booked = Booked()
         if not self._books:
             return booked
+        for message in messages:
+            self._coming.pop(message.id, None)
         wishes: list[_Wish] = []
         wished: set[tuple[str, str]] = set()
         for message in sorted({one.id: one for one in messages}.values(), key=lambda one: one.priority):

@@ -155,7 +155,7 @@ class Worker:
         """How many that are not critical have a turn in the pace of the channel's providers; None: none has a pace."""
         if not self._pacing:
             return None
-        return self._pacing.room(self._judge().routes.get(channel, ()), self._health)
+        return self._pacing.room(channel, self._judge().routes.get(channel, ()), self._health)
 
     def _places(self, channel: Channel) -> int:
         return self._health.places(self._judge().routes.get(channel, ()))
@@ -175,6 +175,8 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         pair = (lease.message.priority, lease.message.channels[0])
+        if self._pacing:
+            self._pacing.coming(lease.message)
         self._busy[pair] += 1
         self._on_channel[pair[1]] += 1
         task = asyncio.get_running_loop().create_task(self._deliver(lease, pair))
@@ -189,6 +191,8 @@ class Worker:
         except Exception:
             log.exception("worker.bug", message=lease.message.id)
         finally:
+            if self._pacing:
+                self._pacing.gone(lease.message)
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
             rivals = ((priority, pair[1]) for priority in Priority)

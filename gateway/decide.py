@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gateway.message import (
-    TOPIC,
     Address,
     AttemptState,
     Message,
@@ -23,7 +22,7 @@ from gateway.message import (
     WhenCapped,
     addresses,
 )
-from gateway.outcome import BUG, Outcome
+from gateway.outcome import BUG, Outcome, lost_a_channel
 from gateway.whereabouts import Whereabouts, whereabouts
 from ratelimit import Subject, closes, earliest, enforced, explain, zone
 
@@ -46,8 +45,6 @@ _REPEAT_WAIT = timedelta(minutes=1)
 _REPEATS = 1
 PACE = "pace"
 """The rule of one that waits for its turn at a provider that has a pace."""
-_SAID_SINCE = (Refusal.OPTED_OUT, Refusal.ABUSE)
-"""What may come to hold for a message between two tries, and ends it then, whatever they came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ class Judge:
 
     def counts(self, message: Message) -> bool:
         """Whether a contact by this message is held against others."""
-        return self.policy.categories[message.category].counts
+        return (category := self.policy.categories.get(message.category)) is not None and category.counts
 
     def limits_addresses(self, message: Message) -> bool:
         """Whether there is a limit to what one address may get of the message's category."""
@@ -201,7 +198,7 @@ def next_step(
         return Ended(MessageState.UNKNOWN, _last_error(facts))
     usable, refusal = reachable(facts, category, routes, span)
     if not usable:
-        if facts.attempts and (refusal not in _SAID_SINCE or lost_a_channel(facts)):
+        if facts.attempts and (lost_a_channel(facts.attempts) or refusal not in (Refusal.OPTED_OUT, Refusal.ABUSE)):
             return _ended(facts, MessageState.FAILED, _last_error(facts))
         return _ended(facts, MessageState.REFUSED, refusal, _abuses(facts, policy, category, span))
     asked = _asked(facts, usable, policy, category, span)
@@ -217,7 +214,7 @@ def next_step(
     return Attempting(
         address,
         provider,
-        now + span,
+        min(now + span, message.expires_at),
         home.key,
         min(closes(now, rules, subject) or message.expires_at, message.expires_at),
         _shadow(facts, rules, subject, span),
@@ -242,34 +239,53 @@ def _asked(
 ) -> _Asked | Deferred | Ended:
     """The address to use now; or how long the message waits, for whichever of its channels is free first."""
     rules = policy.rules(category)
-    asked: list[_Asked] = []
-    capped = False
-    for address in usable:
-        where, subject = subject_of(facts, address, policy)
-        one = _Asked(address, where, subject, earliest(_asked_at(facts, rules), span, rules, subject, facts.contacts))
-        if one.verdict.at == facts.now:
-            held = [explain(_asked_at(facts, rules), span, rules, o.subject, facts.contacts) for o in asked]
-            passed = tuple(ruling for rulings in held for ruling in rulings if ruling.enforced and not ruling.permits)
-            return replace(one, passed=passed)
-        asked.append(one)
-        capped = capped or (category.when_capped is not WhenCapped.DEFER and _capped(facts, one, rules, span))
-        if not capped or category.when_capped is WhenCapped.DROP:
-            break
-    best = min(asked, key=lambda one: (one.verdict.at is None, one.verdict.at or facts.now))
+    at = _asked_at(facts, rules)
+    asked, capped = _each(facts, usable, policy, category, span, at)
+    best = min(asked, key=lambda one: (one.verdict.at is None, one.verdict.at or at))
+    if best.verdict.at == facts.now:
+        held = [explain(at, span, rules, one.subject, facts.contacts) for one in asked if one is not best]
+        return replace(best, passed=tuple(r for rulings in held for r in rulings if r.enforced and not r.permits))
     verdict = best.verdict
-    why = explain(_asked_at(facts, rules), span, rules, best.subject, facts.contacts)
+    why = explain(at, span, rules, best.subject, facts.contacts)
     if verdict.at is None:
         return _ended(facts, MessageState.REFUSED, Refusal.NEVER, why)
     if capped and category.when_capped is WhenCapped.DROP:
         return _ended(facts, MessageState.REFUSED, Refusal.CAPPED, why)
+    until = verdict.at
+    for _ in asked[1:]:
+        # By then no cap may hold the channels before it any more, but their hours: so it waits for those.
+        then, _ = _each(facts, usable, policy, category, span, until)
+        until = min((one.verdict.at for one in then if one.verdict.at), default=until)
     return Deferred(
-        min(verdict.at, facts.message.expires_at),
+        min(until, facts.message.expires_at),
         verdict.rule or "clock",
         why,
         by_rules=True,
         place=capped or any(ruling.held_by and ruling.enforced and not ruling.permits for ruling in why),
-        will_expire=verdict.at >= facts.message.expires_at,
+        will_expire=until >= facts.message.expires_at,
     )
+
+
+def _each(
+    facts: Facts, usable: Sequence[Address], policy: Policy, category: Category, span: timedelta, at: datetime
+) -> tuple[list[_Asked], bool]:
+    """What the rules say at an instant of each channel that comes into question, and whether caps hold one back.
+
+    The last may be one that permits it; the next comes into question only where caps hold back one before it.
+    """
+    rules = policy.rules(category)
+    asked: list[_Asked] = []
+    capped = False
+    for address in usable:
+        where, subject = subject_of(facts, address, policy)
+        one = _Asked(address, where, subject, earliest(at, span, rules, subject, facts.contacts))
+        asked.append(one)
+        if one.verdict.at == at or category.when_capped is WhenCapped.DEFER:
+            break
+        capped = capped or _capped(one, rules, span, at)
+        if not capped or category.when_capped is WhenCapped.DROP:
+            break
+    return asked, capped
 
 
 def _asked_at(facts: Facts, rules: Sequence[Rule]) -> datetime:
@@ -280,10 +296,10 @@ def _asked_at(facts: Facts, rules: Sequence[Rule]) -> datetime:
     return max(facts.now, *(c.begun for c in facts.contacts)) if rules and facts.contacts else facts.now
 
 
-def _capped(facts: Facts, asked: _Asked, rules: Sequence[Rule], span: timedelta) -> bool:
+def _capped(asked: _Asked, rules: Sequence[Rule], span: timedelta, at: datetime) -> bool:
     """Whether caps and gaps hold it back for longer than the clocks alone would."""
     clocks = [rule for rule in rules if not rule.looks_back]
-    return earliest(_asked_at(facts, rules), span, clocks, asked.subject, ()).at != asked.verdict.at
+    return earliest(at, span, clocks, asked.subject, ()).at != asked.verdict.at
 
 
 def _shadow(facts: Facts, rules: Sequence[Rule], subject: Subject, span: timedelta) -> tuple[Ruling, ...]:
@@ -386,11 +402,6 @@ def _on_address(facts: Facts, address: Address, clock: ZoneInfo) -> tuple[dateti
     return at, Subject(address.channel, facts.message.category, None, (clock,), zone("UTC")), history
 
 
-def lost_a_channel(facts: Facts) -> bool:
-    """Whether an answer has closed a way to the person for this message, which others may still go."""
-    return any(a.state in (AttemptState.REJECTED, AttemptState.UNREACHABLE) for a in facts.attempts)
-
-
 def _spent(facts: Facts, address: Address) -> bool:
     return bool(facts.attempts) and any(
         attempt.channel is address.channel
@@ -475,46 +486,3 @@ def backoff(message: str, tries: int) -> timedelta:
 
 def _last_error(facts: Facts) -> str:
     return next((a.error for a in reversed(facts.attempts) if a.error), "unknown")
-
-
-def line_of(message: Message, category: Category, labels: Collection[str]) -> int:
-    """Which of a person's lines a message waits in; 0 where no rule binds it, so that it waits behind nothing.
-
-    Rules and opt-outs say the same of all that wait in one line, except by their priority: whoever may not go holds up
-    nobody who may. Of those that are to collapse, which are one campaign, only one is left to wait.
-
-    Args:
-        message: to be lined up.
-        category: the message's.
-        labels: those that some rule looks at.
-    """
-    if category.caps_exempt and category.quiet_hours_exempt:
-        return 0
-    if category.collapse:
-        return _line("collapse", message.category, message.campaign or "")
-    to = message.body.get("to") or {}
-    looked_at = (
-        ("timezone", message.timezone),
-        *((kind, to[kind] if isinstance(to[kind], str) else repr(to[kind])) for kind in sorted(to) if to[kind]),
-        *((f"labels.{label}", message.labels.get(label)) for label in sorted({TOPIC, *labels})),
-    )
-    return _line(
-        message.category,
-        " ".join(message.channels),
-        message.campaign or "",
-        *(f"{part}\x1e{value}" for part, value in looked_at if value),
-    )
-
-
-def line_apart(message: Message) -> int:
-    """The line of a message that may not go the ways that others of its line may."""
-    return _line("apart", message.id)
-
-
-def _line(*key: str) -> int:
-    return int.from_bytes(hashlib.blake2b("\x1f".join(key).encode(), digest_size=8).digest(), signed=True) or 1
-
-
-def bucket_of(person: str) -> int:
-    """The part of 1024 that a person belongs to."""
-    return int.from_bytes(hashlib.blake2b(person.encode(), digest_size=2).digest()) % 1024

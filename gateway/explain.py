@@ -6,13 +6,13 @@ Pure. ``sentences`` tells the same to people.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from gateway import sentences
 from gateway.decide import Attempting, Deferred, Ended, fingerprint
 from gateway.forecast import explained
 from gateway.message import AttemptState, MessageState, addresses, rfc3339
+from gateway.rulings import not_before, why_json
 from gateway.whereabouts import whereabouts
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gateway.message import Attempt, Message, Person
     from gateway.store import MessageView, Standing
     from gateway.whereabouts import Whereabouts
-    from ratelimit import Contact, Ruling
 
 _WAITS = ("retry", "repeat", "throttled", "busy", "pace", "bug")
 """Reasons of a wait that ends at its instant, whatever the rules say before it."""
@@ -101,7 +100,7 @@ def answered(
         "at": rfc3339(at),
         "asked_at": rfc3339(now),
         "allowed": allowed,
-        "next": None if refusal or verdict.at is None else rfc3339(at) if allowed else _not_before(verdict.at),
+        "next": None if refusal or verdict.at is None else rfc3339(at) if allowed else not_before(verdict.at),
         "refusal": refusal,
         "opted_out": optouts(asked, person),
         "has_address": found.has_address,
@@ -161,9 +160,9 @@ def _next(step: Step, asked: Sequence[Explained], at: datetime) -> str | None:
             return rfc3339(at)
         case Deferred(will_expire=True, by_rules=True):
             free = asked[0].verdict.at
-            return _not_before(free) if free else None
+            return not_before(free) if free else None
         case Deferred():
-            return _not_before(step.until)
+            return not_before(step.until)
         case Ended():
             return None
         case _:
@@ -173,31 +172,6 @@ def _next(step: Step, asked: Sequence[Explained], at: datetime) -> str | None:
 def _asked(facts: Facts, judge: Judge) -> tuple[Explained, ...]:
     known = facts.message.category in judge.policy.categories
     return explained(facts, judge.policy, judge.routes, judge.span) if known else ()
-
-
-def why_json(rulings: Sequence[Ruling]) -> list[dict[str, Any]]:
-    """Rulings as they are stored and shown."""
-    return [
-        {
-            "rule": ruling.rule,
-            "permits": ruling.permits,
-            "next": None if ruling.next is None else (rfc3339 if ruling.permits else _not_before)(ruling.next),
-            "why": ruling.why,
-            **({} if ruling.enforced else {"enforced": False}),
-            **({"held_by": [_holder(contact) for contact in ruling.held_by]} if ruling.held_by else {}),
-        }
-        for ruling in rulings
-    ]
-
-
-def _holder(contact: Contact) -> dict[str, Any]:
-    return {
-        "message": contact.message,
-        "channel": contact.channel,
-        "category": contact.category,
-        "campaign": contact.campaign,
-        "at": rfc3339(contact.begun),
-    }
 
 
 def _where(standing: Standing, judge: Judge) -> Whereabouts:
@@ -248,8 +222,3 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _maybe(at: datetime | None) -> str | None:
     return rfc3339(at) if at else None
-
-
-def _not_before(at: datetime) -> str:
-    """An instant, rounded up where it has more digits: whoever asks about what is told is not too early."""
-    return rfc3339(at + timedelta(microseconds=999))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.decide import line_of
 from gateway.ids import new_id
+from gateway.lines import line_of
 from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
 from gateway.store import NewMessage, ParkedInput
 

@@ -111,6 +111,11 @@ def amended(state: AttemptState, status: ReceiptStatus) -> AttemptState | None:
     return news if news and _RANK[news] > _RANK[state] else None
 
 
+def lost_a_channel(attempts: Sequence[Attempt]) -> bool:
+    """Whether an answer has closed a way to the person for their message, which others may still go."""
+    return any(attempt.state in (AttemptState.REJECTED, AttemptState.UNREACHABLE) for attempt in attempts)
+
+
 _SETTLED: Mapping[AttemptState, MessageState] = {
     AttemptState.DELIVERED: MessageState.DELIVERED,
     AttemptState.ACCEPTED: MessageState.SENT,

@@ -121,13 +121,13 @@ class _Clock:
 
     def retold(self, why: str) -> str:
         """What a rule says, with its instants told as all others are."""
-        return _WRITTEN.sub(self._told, why)
+        return _DATE.sub(lambda found: self._spelt(date.fromisoformat(found[0])), _WRITTEN.sub(self._told, why))
 
     def _told(self, found: re.Match[str]) -> str:
         day = date.fromisoformat(found["day"])
         if found["zone"] == self._zone.key:
             return f"{found['time']}{self._day(day)}"
-        return f"{found['time']} on {_spelt(day)} ({found['zone']})"
+        return f"{found['time']} on {self._spelt(day)} ({found['zone']})"
 
     @property
     def now(self) -> str:
@@ -138,18 +138,18 @@ class _Clock:
     def _day(self, day: date) -> str:
         """With a space before it; nothing for today."""
         near = _NEAR.get(day - self._today)
+        return f" on {self._spelt(day)}" if near is None else near
+
+    def _spelt(self, day: date) -> str:
         year = "" if day.year == self._today.year else f" {day.year}"
-        return f" on {_spelt(day)}{year}" if near is None else near
+        return f"{day:%A} {day.day} {day:%B}{year}"
 
 
 _WRITTEN = re.compile(r"(?P<time>\d\d:\d\d)(:\d\d)? on (?P<day>\d{4}-\d\d-\d\d) \((?P<zone>[A-Za-z0-9_+/-]+)\)")
 """An instant as ``ratelimit.clock`` writes it."""
+_DATE = re.compile(r"\b\d{4}-\d\d-\d\d\b")
 _FOLDS = ("before", "after")
 _NEAR = {timedelta(0): "", timedelta(days=1): " tomorrow", timedelta(days=-1): " yesterday"}
-
-
-def _spelt(day: date) -> str:
-    return f"{day:%A} {day.day} {day:%B}"
 
 
 def of_message(view: Mapping[str, Any]) -> list[str]:

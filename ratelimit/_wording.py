@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ratelimit.clocks import DAY
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from zoneinfo import ZoneInfo
 
 _UNITS = (
-    (timedelta(days=1), "d"),
+    (DAY, "d"),
     (timedelta(hours=1), "h"),
     (timedelta(minutes=1), "min"),
 )
@@ -27,11 +29,11 @@ def clock(instant: datetime, zone: ZoneInfo) -> str:
 
 
 def length(of: timedelta) -> str:
-    """In the largest unit that leaves no rest: ``24 h``, ``7 d``, ``90 min``."""
+    """In the largest unit that leaves no rest, a day in hours: ``24 h``, ``7 d``, ``90 min``."""
     for unit, word in _UNITS:
-        if not of % unit and of > unit:
+        if not of % unit and (of > unit or unit < DAY):
             return f"{of // unit} {word}"
-    return "1 h" if of == timedelta(hours=1) else f"{of.total_seconds():g} s"
+    return f"{of.total_seconds():g} s"
 
 
 def listed(things: Sequence[str]) -> str:

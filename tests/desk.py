@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 from gateway import config
 from gateway.cli import main
-from gateway.decide import Health, Judge, line_of
+from gateway.decide import Health, Judge
 from gateway.ids import new_id
 from gateway.intake import Intake
+from gateway.lines import line_of
 from gateway.message import Message, Priority, microseconds
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome, accepted

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.decide import bucket_of
 from gateway.ids import new_id
+from gateway.lines import bucket_of
 from gateway.message import microseconds
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run

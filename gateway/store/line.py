@@ -26,7 +26,9 @@ _AHEAD = (
 YIELD = 1_000_000
 """Microseconds until a message asks again that let a more urgent one of another line go first. So whoever asks within
 them may only be waiting for the same one."""
-WAKE = f"update due set due_at = $2 where person = $1 and held <> {BEHIND} and due_at > $2 and starts_at <= $2"
+NOW = "case when starts_at > {0} then starts_at else {0} end"
+"""When to decide what is woken: at once, but where the clock has been set back not before it may be sent at all."""
+WAKE = f"update due set due_at = {NOW.format('$2')} where person = $1 and held <> {BEHIND} and due_at > $2"
 """Let a person's messages be decided anew, since what is known of them has changed; the first of each line will do."""
 
 
@@ -97,8 +99,8 @@ def move_up(lines: Collection[tuple[Any, ...]], people: Collection[str], now: in
         person for (person,) in (yield Fetch("select distinct person from due where person = any($1)", (concerned,)))
     }
     yield Run(
-        f"update due set due_at = $3, held = 0 where held = {BEHIND} and message = ("
-        " select b.message from due b where b.person = $1 and b.line = $2 and b.starts_at <= $3"
+        f"update due set due_at = {NOW.format('$3')}, held = 0 where held = {BEHIND} and message = ("
+        f" select b.message from due b where b.person = $1 and b.line = $2 and (b.starts_at <= $3 or b.held = {BEHIND})"
         f" {_BY_RANK})",
         [line for line in lines if line[0] in waiting],
     )

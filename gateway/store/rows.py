@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import functools
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import ValidationError
 
-from gateway.message import Attempt, AttemptState, Message, OptOut, Priority, Profile, instant, microseconds
+from gateway.message import (
+    EPOCH,
+    NO_LABELS,
+    Attempt,
+    AttemptState,
+    Message,
+    OptOut,
+    Priority,
+    Profile,
+    instant,
+    microseconds,
+)
 from providers import Channel
 from ratelimit import Contact, zone
 
@@ -87,15 +99,16 @@ def attempt(row: Sequence[Any]) -> Attempt:
 
 def contact(row: Sequence[Any]) -> Contact:
     """Of the columns ``CONTACT``."""
+    _, message, channel, category, campaign, zone_name, begun_at, ended_at, labels = row
     return Contact(
-        begun=instant(row[6]),
-        ended=instant(row[7]),
-        channel=row[2],
-        category=row[3],
-        campaign=row[4],
-        zone=zone(row[5]),
-        message=row[1],
-        labels=orjson.loads(row[8]) if row[8] else {},
+        EPOCH + timedelta(0, 0, begun_at),
+        EPOCH + timedelta(0, 0, ended_at),
+        channel,
+        category,
+        campaign,
+        zone(zone_name),
+        message,
+        orjson.loads(labels) if labels else NO_LABELS,
     )
 
 

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.decide import fingerprint, line_of
+from gateway.decide import fingerprint
+from gateway.lines import line_of
 from gateway.message import AttemptState, MessageState, Person, addresses, instant
 from gateway.outcome import amended
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.known import lock
-from gateway.store.line import WAKE, move_up
+from gateway.store.line import NOW, WAKE, move_up
 from gateway.store.reading import states
 from gateway.store.schema import BEHIND, PLACE, RULED
-from gateway.store.writes import PUBLISH, SUPPRESS, event_row
+from gateway.store.writes import CONTACT, PUBLISH, SUPPRESS, contact_rows, event_row
+from gateway.whereabouts import whereabouts
 from providers import ReceiptStatus
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         )
         if state is AttemptState.UNDELIVERED:
             yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
+        elif attempt.state in _GAVE_BACK:  # it has reached the person after all
+            where = whereabouts(message.timezone, rows.profile(profiles[person]), None, judge.policy)
+            yield Run(CONTACT, contact_rows(attempt, message, where.calendar.key, judge))
         if news.status is ReceiptStatus.UNREACHABLE:
             yield from _suppress(message, profiles[person], attempt, f"receipt:{news.code or news.raw_status}", now)
         settled: list[tuple[int]] = []
@@ -86,6 +91,7 @@ def _suppress(message: Message, profile: str, attempt: Attempt, reason: str, now
     )
 
 
+_GAVE_BACK = (AttemptState.NOT_SENT, AttemptState.REJECTED, AttemptState.UNREACHABLE, AttemptState.UNDELIVERED)
 _STATES = {
     AttemptState.ACCEPTED: MessageState.SENT,
     AttemptState.DELIVERED: MessageState.DELIVERED,
@@ -300,7 +306,7 @@ def sweep(judge: Judge, after: str, limit: int) -> Operation[tuple[str | None, i
         if due_at > now >= lease_until and (held in (PLACE, RULED) or (held == BEHIND and lines_up != line)):
             woken.append((message.id, now))
     yield Run("update due set line = $2, policy = $3 where message = $1", lined)
-    yield Run("update due set due_at = $2, held = 0 where message = $1 and starts_at <= $2", woken)
+    yield Run(f"update due set due_at = {NOW.format('$2')}, held = 0 where message = $1", woken)
     yield from move_up(left, (), now)
     return page[-1][0], len(woken)
 

@@ -74,11 +74,12 @@ def lease(
             left[channel] -= len(taken)
         if len(taken) == room:
             more.append((priority, channel))
-    known = [recent.get(message) for message in fences]
-    if unread := [message for message, read in zip(fences, known, strict=True) if read is None]:
+    read = {message: recent[message] for message in fences if message in recent}
+    if unread := [message for message in fences if message not in read]:
         found = yield Fetch(f"select {rows.MESSAGE} from messages where id = any($1)", (unread,))
-        known += map(rows.message, found)
-    return [Lease(message, fences[message.id]) for message in known if message], more
+        read |= {row[0]: rows.message(row) for row in found}
+    # In the order in which they were taken: what is urgent is begun first.
+    return [Lease(read[message], fence) for message, fence in fences.items() if message in read], more
 
 
 def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operation[list[Next]]:

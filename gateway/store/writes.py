@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import orjson
 
-from gateway.decide import Attempting, Behind, Deferred, Ended, fingerprint, line_apart, lost_a_channel
-from gateway.explain import why_json
+from gateway.decide import Attempting, Behind, Deferred, Ended, fingerprint
 from gateway.ids import new_id
+from gateway.lines import line_apart
 from gateway.message import Attempt, AttemptState, MessageState, microseconds, rfc3339
+from gateway.outcome import lost_a_channel
+from gateway.rulings import why_json
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
 from gateway.store.line import YIELD, move_up
@@ -35,6 +37,11 @@ SUPPRESS = (
 )
 PUBLISH = "insert into outbox (event, routing_key, body) values ($1, $2, $3)"
 """Takes what ``event_row`` makes."""
+CONTACT = (
+    "insert into contacts (attempt, person, message, channel, category, campaign, zone, begun_at, ended_at,"
+    " labels, address, counts) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+)
+"""Takes what ``contact_rows`` makes."""
 KEEPS_ITS_PLACE = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
 """Attempts that may have reached the person."""
 
@@ -118,29 +125,13 @@ class Writes:
                 attempt.channel,
                 attempt.provider,
                 attempt.address,
+                attempt.state,
                 self.us,
                 deadline,
                 attempt.policy,
             )
         )
-        counts, limited = judge.counts(message), judge.limits_addresses(message)
-        if counts or limited:
-            self._contacts.append(
-                (
-                    attempt.id,
-                    message.person,
-                    message.id,
-                    attempt.channel,
-                    message.category,
-                    message.campaign,
-                    step.zone,
-                    self.us,
-                    deadline,
-                    orjson.dumps(dict(message.labels)).decode() if message.labels else None,
-                    attempt.address if limited else None,
-                    int(counts),
-                )
-            )
+        self._contacts += contact_rows(attempt, message, step.zone, judge)
         if step.passed:
             self._record(message, MessageState.SENDING, "next_channel", None, step.passed)
         if step.shadow:
@@ -154,7 +145,7 @@ class Writes:
         said = int.from_bytes(blake2b(f"{step.rule} {until}".encode(), digest_size=8).digest(), signed=True)
         held = PLACE if step.place else RULED if step.by_rules else 0
         self._waiting.append((message.id, until, held, int(step.burns), said, self._judge.number))
-        if step.by_rules and place.line and lost_a_channel(facts):
+        if lost_a_channel(facts.attempts) and place.line not in (0, line_apart(message)):
             self._set_apart.append((message.id, line_apart(message)))
             self._moved[message.person, place.line] = (message.person, place.line, self.us)
         if said == place.said:
@@ -196,14 +187,10 @@ class Writes:
         """Write it all. Due rows go last: they are what wakes others."""
         yield Run(
             "insert into attempts (id, message, number, person, channel, provider, address, state, begun_at, deadline,"
-            " policy) values ($1, $2, $3, $4, $5, $6, $7, 'intent', $8, $9, $10)",
+            " policy) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             self._attempts,
         )
-        yield Run(
-            "insert into contacts (attempt, person, message, channel, category, campaign, zone, begun_at, ended_at,"
-            " labels, address, counts) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-            self._contacts,
-        )
+        yield Run(CONTACT, self._contacts)
         yield Run(
             "update attempts set state = $2, ended_at = $3, reference = $4, error = $5"
             " where id = $1 and state in ('intent', 'unknown')",
@@ -231,6 +218,29 @@ class Writes:
         yield Run("update due set line = $2 where message = $1", self._set_apart)
         yield Run("delete from due where message = $1", self._settled)
         yield from move_up(self._moved.values(), self._freed, self.us)
+
+
+def contact_rows(attempt: Attempt, message: Message, zone: str, judge: Judge) -> list[tuple[Any, ...]]:
+    """What the ledger keeps of an attempt, which is nothing where no cap and no address counts it."""
+    counts, limited = judge.counts(message), judge.limits_addresses(message)
+    if not counts and not limited:
+        return []
+    return [
+        (
+            attempt.id,
+            message.person,
+            message.id,
+            attempt.channel,
+            message.category,
+            message.campaign,
+            zone,
+            microseconds(attempt.begun_at),
+            microseconds(attempt.ended_at or attempt.deadline),
+            orjson.dumps(dict(message.labels)).decode() if message.labels else None,
+            attempt.address if limited else None,
+            int(counts),
+        )
+    ]
 
 
 def event_row(

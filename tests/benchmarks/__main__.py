@@ -1,25 +1,30 @@
 """How fast is the gateway, beside what one knows? ``python -m tests.benchmarks --help`` lists what can be asked.
 
-python -m tests.benchmarks                        the table, five rounds of 10 000 messages
+python -m tests.benchmarks                        all three tables
+python -m tests.benchmarks gateway                whole messages: five rounds of 10 000
+python -m tests.benchmarks decision               one decision, beside one question to Redis
+python -m tests.benchmarks claims                 decisions committed, and whether a million persons make them dearer
 python -m tests.benchmarks --profile stacks.txt   where the gateway's time goes
-python -m tests.benchmarks ledger                 whether a decision costs the same however long the ledger is
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import orjson
+import uvloop
 from rich.console import Console
 
-from tests.benchmarks import ledger
+from tests.benchmarks import claims, decision
 from tests.benchmarks.contests import Failed, contest
-from tests.benchmarks.ground import Ground
+from tests.benchmarks.ground import Ground, redis_server
 from tests.benchmarks.measure import TITLES, Run, summary, table
 from tests.benchmarks.profile import profile
 
@@ -28,17 +33,23 @@ talk = Console(stderr=True, highlight=False)
 result = Console(width=150, highlight=False)
 
 QUICK = 500
+TABLES = ("gateway", "decision", "claims")
+_QUICK_PERSONS = (500, 1000)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="How fast is the gateway?")
-    parser.add_argument("what", nargs="?", choices=("table", "ledger"), default="table")
+    parser.add_argument("what", nargs="?", choices=("all", *TABLES), default="all")
     parser.add_argument("--rounds", type=int, default=5, help="of all contenders, one after another (5)")
-    parser.add_argument("--messages", type=int, default=10_000, help="a run (10000)")
-    parser.add_argument("--only", default=",".join(TITLES), help="such as a,b")
-    parser.add_argument("--quick", action="store_true", help=f"one round of a and b, {QUICK} messages: does it work?")
+    parser.add_argument("--messages", type=int, default=10_000, help="a run of whole messages (10000)")
+    parser.add_argument("--only", default=",".join(TITLES), help="of whole messages, such as a,b")
+    parser.add_argument("--persons", type=int, nargs="+", default=claims.PERSONS, help="(10000 1000000)")
+    parser.add_argument("--claims", type=int, default=20 * claims.BATCH, help="of each contender a round (5120)")
+    parser.add_argument("--decisions", type=int, default=20_000, help="a round, each way (20000)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round, of whole messages a and b: does it work?"
+    )
     parser.add_argument("--profile", type=Path, metavar="FILE", help="run b once under py-spy; stacks go to FILE")
-    parser.add_argument("--rows", type=int, nargs="+", default=ledger.SIZES, help="of the ledger (10000 1000000)")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args()
 
@@ -52,36 +63,51 @@ async def main(options: argparse.Namespace) -> None:
     """Do what is asked."""
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that nothing is left behind
-    if options.what == "ledger":
-        claims = min(2000, *(rows // ledger.EACH for rows in options.rows))
-        _print(await ledger.main(options.rows, options.rounds, claims, talk if options.json else result), options)
-    elif options.profile:
+    if options.profile:
         async with Ground(redis=False, statements=True) as ground:
             _told(await profile(ground, options.messages, options.profile, result))
-    else:
-        names = [name for name in TITLES if name in options.only.split(",")]
-        rounds, messages = options.rounds, options.messages
-        if options.quick:
-            names, rounds, messages = ["a", "b"], 1, QUICK
-        runs: list[Run] = []
-        try:
-            async with Ground(redis="d" in names) as ground:
-                async for run in contest(ground, names, rounds, messages):
-                    _told(run)
-                    runs.append(run)
-        finally:
-            (talk if options.json else result).print(table(runs))
-        _print(summary(runs), options)
-
-
-def _print(found: Any, options: argparse.Namespace) -> None:
+        return
+    rounds = 1 if options.quick else options.rounds
+    tables = TABLES if options.what == "all" else (options.what,)
+    found = {name: await _table(name, rounds, options) for name in tables}
     if options.json:
         print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
+async def _table(name: str, rounds: int, options: argparse.Namespace) -> dict[str, Any]:
+    console = talk if options.json else result
+    if name == "gateway":
+        return await _gateway(rounds, options, console)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as the gateway sets it; all that is compared here runs in this process
+    with tempfile.TemporaryDirectory(prefix="decorum-bench-") as folder:
+        async with redis_server(Path(folder)) as (redis, child):
+            if name == "decision":
+                return await decision.main(redis, rounds, QUICK if options.quick else options.decisions, console)
+            if options.quick:
+                asked = claims.Asked(_QUICK_PERSONS, rounds, claims.BATCH)
+            else:
+                asked = claims.Asked(options.persons, rounds, min(options.claims, *options.persons))
+            return await claims.main((redis, child.pid), asked, console)
+
+
+async def _gateway(rounds: int, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    names = ["a", "b"] if options.quick else [name for name in TITLES if name in options.only.split(",")]
+    runs: list[Run] = []
+    try:
+        async with Ground(redis="d" in names) as ground:
+            async for run in contest(ground, names, rounds, QUICK if options.quick else options.messages):
+                _told(run)
+                runs.append(run)
+    finally:
+        console.print(table(runs))
+    return summary(runs)
+
+
 if __name__ == "__main__":
     try:
-        asyncio.run(main(_options()))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main(_options()))
     except asyncio.CancelledError:
         sys.exit(143)
     except Failed as error:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +22,7 @@ from gateway.store.migrate import migrate
 from tests.servers import Child, PostgreSQL, RabbitMQ, ServerMissing, free_port, spawn, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from aio_pika.abc import AbstractChannel
 
@@ -75,20 +75,14 @@ class Ground:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.broker = self._stack.enter_context(await asyncio.to_thread(RabbitMQ.start))
         self.postgres = self._stack.enter_context(await asyncio.to_thread(PostgreSQL.start, None, self._settings))
-        self.processes = {"broker": _pid(self.broker), "database": _pid(self.postgres)}
+        self.processes = {"broker": pid_of(self.broker), "database": pid_of(self.postgres)}
         port = free_port()
         self.vendor_url = f"http://127.0.0.1:{port}/v1/messages"
         self._run("vendor", [sys.executable, "-m", "tests.benchmarks.vendor", str(port)])
         await wait_until(self._vendor_answers, message="the vendor starts")
         if self._wants_redis:
-            port = free_port()
-            self.redis_url = f"redis://127.0.0.1:{port}"
-            program = shutil.which("redis-server")
-            if program is None:
-                raise ServerMissing("redis-server is not installed: apt-get install redis-server")
-            options = {"--port": str(port), "--bind": "127.0.0.1", "--dir": str(self.folder), "--save": ""}
-            self._run("redis", [program, *(word for option in options.items() for word in option)])
-            await wait_until(self._redis_answers, message="Redis starts")
+            self.redis_url, child = await self._stack.enter_async_context(redis_server(self.folder))
+            self.processes["redis"] = child.pid
         await self._declare()
         self._template = self.postgres.create_database()
         await asyncio.to_thread(migrate, self._template)
@@ -188,18 +182,35 @@ class Ground:
             return False
         return True
 
-    async def _redis_answers(self) -> bool:
-        from redis.asyncio import Redis
-        from redis.exceptions import ConnectionError as NoConnection
 
-        try:
-            async with Redis.from_url(self.redis_url) as redis:
-                return bool(await redis.ping())
-        except NoConnection:
-            return False
+@asynccontextmanager
+async def redis_server(folder: Path) -> AsyncIterator[tuple[str, Child]]:
+    """The URL and process of a Redis of our own that writes nothing down."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise ServerMissing("redis-server is not installed: apt-get install redis-server")
+    port = free_port()
+    options = {"--port": str(port), "--bind": "127.0.0.1", "--dir": str(folder), "--save": ""}
+    command = [program, *(word for option in options.items() for word in option)]
+    url = f"redis://127.0.0.1:{port}"
+    with spawn(command, folder / "redis.log", cwd=ROOT) as child:
+        await wait_until(lambda: _redis_answers(url), message="Redis starts")
+        yield url, child
 
 
-def _pid(server: RabbitMQ | PostgreSQL) -> int:
+async def _redis_answers(url: str) -> bool:
+    from redis.asyncio import Redis
+    from redis.exceptions import ConnectionError as NoConnection
+
+    try:
+        async with Redis.from_url(url) as redis:
+            return bool(await redis.ping())
+    except NoConnection:
+        return False
+
+
+def pid_of(server: RabbitMQ | PostgreSQL) -> int:
+    """Of its first process."""
     assert server._child is not None
     return server._child.pid
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(120)
-def test_the_quick_form_runs_and_counts_every_message() -> None:
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--json"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+def test_the_quick_form_of_whole_messages_counts_every_one() -> None:
+    found = quick("gateway")
     assert list(found) == ["a", "b"]
     for contender in found.values():
         assert [one["messages"] for one in contender["runs"]] == [500]
@@ -28,6 +26,35 @@ def test_the_quick_form_runs_and_counts_every_message() -> None:
         assert contender["cpu_us"] > 0
         assert contender["rss_mb"] > 1
     assert found["b"]["ratio_to_a"] == pytest.approx(found["b"]["rate"] / found["a"]["rate"])
+
+
+def test_the_quick_form_of_one_decision_tells_each_beside_redis() -> None:
+    found = quick("decision")
+    assert {"earliest", "next-step", "limits", "limits-async"} <= set(found)
+    for one in found.values():
+        assert one["us"] > 0
+        assert one["ratios"]["limits"] == pytest.approx(one["us"] / found["limits"]["us"])
+
+
+def test_the_quick_form_of_claims_tells_each_number_of_persons() -> None:
+    found = quick("claims")
+    stores = {"postgres-500", "postgres-1000", "bare-500", "bare-1000", "sqlite-500", "sqlite-1000"}
+    assert set(found) == {"limits", *stores}
+    for name in stores:
+        one = found[name]
+        assert one["persons"] == int(name.split("-")[1])
+        assert one["client_us"] > 0
+        assert one["ratio_to_limits"] == pytest.approx(one["rate"] / found["limits"]["rate"])
+    assert found["postgres-1000"]["cost_ratio"] == pytest.approx(
+        found["postgres-500"]["rate"] / found["postgres-1000"]["rate"]
+    )
+
+
+def quick(table: str) -> Any:
+    command = [sys.executable, "-m", "tests.benchmarks", table, "--quick", "--json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)[table]
 
 
 def test_requests_are_of_one_size_and_two_to_a_person() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,16 @@ async def test_one_that_lost_a_channel_holds_up_none_that_has_it(world: World) -
     assert await world.day(SOON) == [behind.message.id, later.message.id]
     world.now = NOON + timedelta(days=7)
     assert await world.day(world.now + timedelta(minutes=1)) == [lame.message.id]
+
+
+async def test_one_that_lost_a_channel_and_is_tried_again_later_holds_up_none_either(world: World) -> None:
+    world.judge = replace(world.judge, routes={Channel.SMS: ("one",), Channel.EMAIL: ("two",)})
+    lame, sound = world.new(), world.new()
+    by_mail = await world.settle(await world.claimed(lame, sound), outcome(AttemptState.REJECTED))
+    again = await world.settle(by_mail, outcome(AttemptState.NOT_SENT))
+    assert isinstance(again, Deferred)
+    assert again.rule == "retry"
+    assert await world.day(NOON + timedelta(seconds=2)) == [sound.message.id]
 
 
 async def no_by_address(world: World) -> None:

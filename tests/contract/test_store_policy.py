@@ -12,7 +12,7 @@ import pytest
 
 from gateway.decide import Behind, Deferred, Ended
 from gateway.ids import oldest_id
-from gateway.message import AttemptState, MessageState, OptOut, Profile, microseconds
+from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile, microseconds
 from gateway.outcome import Outcome
 from gateway.store import Claimed
 from providers import Channel, ReceiptStatus
@@ -322,6 +322,14 @@ COUNTS: dict[str, tuple[Callable[[World, Next], Awaitable[None]], bool]] = {
     "unknown, then accepted": (hears(LOST, ReceiptStatus.ACCEPTED), True),
     "delivered": (hears(ACCEPTED, ReceiptStatus.DELIVERED), True),
     "of an unheard-of status": (hears(ACCEPTED, ReceiptStatus.OTHER), True),
+    "undelivered, then delivered after all": (
+        hears(ACCEPTED, ReceiptStatus.UNDELIVERED, ReceiptStatus.DELIVERED, ReceiptStatus.UNDELIVERED),
+        True,
+    ),
+    "rejected, then delivered after all": (
+        hears(outcome(AttemptState.REJECTED), ReceiptStatus.DELIVERED, ReceiptStatus.DELIVERED),
+        True,
+    ),
     "undelivered": (hears(ACCEPTED, ReceiptStatus.UNDELIVERED), False),
     "unknown, then undelivered": (hears(LOST, ReceiptStatus.UNDELIVERED), False),
     "unreachable by a receipt": (hears(ACCEPTED, ReceiptStatus.UNREACHABLE), False),
@@ -368,6 +376,17 @@ async def test_a_category_that_is_gone_does_not_keep_a_crash_from_being_found(wo
     world.without("campaign")
     world.pass_time(minutes=2)
     assert await world.due() == [Ended(MessageState.UNKNOWN, "crash")]
+
+
+async def test_news_of_a_message_whose_category_is_gone_is_taken(world: World) -> None:
+    new = world.new(channels=SMS)
+    claimed = await world.claimed(new)
+    await world.settle(claimed, ACCEPTED)
+    world.without("campaign")
+    for status in (ReceiptStatus.UNDELIVERED, ReceiptStatus.DELIVERED):
+        assert await world.store.receipt([receipt(claimed, status)], world.judge) == 1
+    assert await world.state(new) is MessageState.DELIVERED
+    assert await world.contacts() == []  # nothing says any more that it counts
 
 
 async def test_a_policy_that_looks_back_no_more_reads_no_contacts_and_lets_all_go(world: World) -> None:
@@ -501,6 +520,28 @@ async def test_a_sweep_unbinds_what_no_rule_binds_any_more(world: World) -> None
     world.changed("campaign", caps_exempt=True, quiet_hours_exempt=True)
     await world.swept(2)
     assert len(claimed_of(await world.due())) == 4
+
+
+@pytest.mark.parametrize("wakes", ["policy", "profile", "settled"])
+async def test_who_is_woken_while_the_clock_is_behind_goes_when_they_may(world: World, wakes: str) -> None:
+    """The clock is set back to before they may be sent at all."""
+    world.ruled("  caps: [{name: one, limit: 1, per: 24h}]")
+    head, next_ = world.new("bob", priority=Priority.HIGH), world.new("bob")
+    capped = world.new(channels=SMS)
+    await world.sent(world.new(category="newsletter"))
+    await world.accept(capped, head, next_)
+    held = {type(step): step for step in await world.due()}
+    assert set(held) == {Claimed, Behind, Deferred}
+    world.pass_time(minutes=-5)
+    world.ruled(NONE)
+    if wakes == "policy":
+        await world.swept(2)
+    elif wakes == "profile":
+        await world.store.put_profiles([("ann", Profile(locale="fr"))])
+    await world.settle(held[Claimed], ACCEPTED)
+    assert await world.lease() == []
+    sent = await world.day(NOON + timedelta(minutes=6))
+    assert set(sent) == ({next_.message.id} if wakes == "settled" else {next_.message.id, capped.message.id})
 
 
 async def test_sweeps_beside_claims_lose_nobody(world: World) -> None:

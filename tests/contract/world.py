@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.config import parse
-from gateway.decide import Ended, Judge, line_of
+from gateway.decide import Ended, Judge
 from gateway.ids import new_id
+from gateway.lines import line_of
 from gateway.message import Message, MessageState, Priority, canonical_hash, microseconds
 from gateway.outcome import Outcome, accepted
 from gateway.store import Claimed, NewMessage, Settlement, Store, engine_of

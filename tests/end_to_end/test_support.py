@@ -295,8 +295,7 @@ async def test_a_public_holiday_is_named(desk: Desk) -> None:
     says(
         await desk.explain(message),
         "It can go at 11:00 tomorrow at the earliest",
-        "Rule rest holds it back",
-        "Labor Thanksgiving Day",
+        "Rule rest holds it back: Monday 23 November is a public holiday in JP: Labor Thanksgiving Day",
     )
     await goes_at(desk, message, at("2026-11-24T11:00+09:00"))
 
@@ -396,7 +395,7 @@ async def test_the_next_channel_is_taken_and_why(desk: Desk) -> None:
     message = await desk.sent("r2", "nudge", channels=BOTH)
     story = (
         "At 10:00 the next channel was taken (policy version 1)",
-        "Rule sms-day held it back: 1 of 1 contacts",
+        "Rule sms-day held it back: 1 of 1 contacts in the day of Wednesday 25 November (Asia/Tokyo)",
         "Attempt 1, at 10:00, by email through provider mail (policy version 1): the provider accepted it.",
     )
     text = await desk.explain(message)
@@ -445,7 +444,7 @@ async def test_an_address_that_had_its_fill_says_how_many_and_until_when(desk: D
     says(
         await desk.explain(message),
         "the address has had as many of its category as any address may",
-        "Rule abuse held it back: 2 of 2 contacts in ",
+        "Rule abuse held it back: 2 of 2 contacts in 1 h",
         "frees at 11:00",
         "The places are taken by the sms at 10:00 and the sms at 10:10.",
     )
@@ -606,6 +605,8 @@ async def test_a_request_is_explained_by_its_own_id(desk: Desk) -> None:
 
 async def test_what_cannot_be_explained_says_why_and_what_to_do(desk: Desk) -> None:
     says(await desk.run("explain", "r1", status=1), "there is no message r1", "--source")
+    odd = await desk.sent("r2", "alert") + "/explain?"
+    says(await desk.run("explain", odd, status=1), f"there is no message {odd}")
     says(await desk.run("explain", "r1", "--source", "crm", status=1), "crm has sent no request with the id r1")
     desk.url = f"http://127.0.0.1:{free_port()}"
     says(await desk.run("explain", "r1", status=1), desk.url, "is the gateway running?")

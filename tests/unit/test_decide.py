@@ -18,11 +18,10 @@ from gateway.decide import (
     Facts,
     Health,
     backoff,
-    bucket_of,
     fingerprint,
-    line_of,
 )
 from gateway.forecast import explained
+from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
 from gateway.whereabouts import whereabouts
 from providers import Channel
@@ -59,6 +58,12 @@ if TYPE_CHECKING:
 def test_it_goes_by_the_first_channel_through_the_first_provider_before_the_deadline() -> None:
     until_night = datetime(2026, 11, 22, 21, tzinfo=UTC)
     assert step(facts()) == Attempting(Address(Channel.SMS, PHONE), "one", NOON + SPAN, "UTC", until_night)
+
+
+def test_the_first_byte_is_never_written_after_the_message_has_expired() -> None:
+    soon = step(facts(message=message(expires_at=NOON + SECOND)))
+    assert isinstance(soon, Attempting)
+    assert soon.deadline == soon.valid_until == NOON + SECOND
 
 
 def test_what_the_request_says_goes_before_what_the_profile_says() -> None:
@@ -373,7 +378,7 @@ def permitted(known: Facts, health: Health, tried: frozenset[str], taken: Attemp
     about, now, to, who = known.message, known.now, taken.address, known.person
     category = POLICY.categories[about.category]
     assert now < about.expires_at
-    assert taken.deadline == now + SPAN
+    assert taken.deadline == min(now + SPAN, about.expires_at)
     assert to.channel in about.channels
     # No means no.
     assert (to.channel, to.value) not in who.suppressed

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import decide
-from gateway.decide import Attempting, Deferred, Ended, Facts, fingerprint, line_of
+from gateway.decide import Attempting, Deferred, Ended, Facts, fingerprint
+from gateway.lines import line_of
 from gateway.message import AttemptState, MessageState, OnUnknown, OptOut, Priority, PushAddress, Refusal, WhenCapped
 from providers import Channel
 from ratelimit import Contact, explain

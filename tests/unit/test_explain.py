@@ -430,6 +430,14 @@ def test_an_instant_by_another_clock_keeps_that_clock() -> None:
     assert "free from 20:00 on Tuesday 24 November (America/New_York)." in text(now=present(GOES, rules=[rule]))
 
 
+def test_the_dates_that_rules_name_are_told_as_people_say_them() -> None:
+    """Whose weekdays they are: https://www.timeanddate.com/calendar/?year=2026"""
+    rule = ruling(why="2026-11-23 is a public holiday in JP; 1 of 1 contacts in the month of 2027-01-01 (Asia/Tokyo)")
+    said = text(now=present(GOES, rules=[rule]))
+    assert "Monday 23 November is a public holiday" in said
+    assert "the month of Friday 1 January 2027 (Asia/Tokyo)." in said
+
+
 @pytest.mark.parametrize("source", ZoneSource)
 def test_every_source_of_a_zone_is_told(source: ZoneSource) -> None:
     said = text(zone_source=source)

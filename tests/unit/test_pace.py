@@ -95,6 +95,11 @@ def test_a_turn_is_never_further_off_than_it_may_be_waited_for(pace: Pace, wishe
         assert at is None or now <= at <= now + (PATIENCE if critical else AHEAD)
 
 
+@given(paces, st.integers(1, 10))
+def test_rounding_never_lets_more_go(pace: Pace, units: int) -> None:
+    assert pace.span(units) * pace.limit >= units * pace.per > (pace.span(units) - 1) * pace.limit
+
+
 def test_a_flood_of_codes_goes_at_the_pace_after_the_first_few() -> None:
     turns = booked(Pace(10, SECOND), [(0, True, 1)] * 100)
     instants = [(at - START) / SECOND for at, _, _ in turns]

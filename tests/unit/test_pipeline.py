@@ -13,8 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.config import parse
-from gateway.decide import Deferred, Health, Judge, line_of
+from gateway.decide import Deferred, Health, Judge
 from gateway.ids import new_id
+from gateway.lines import line_of
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome, accepted, failed

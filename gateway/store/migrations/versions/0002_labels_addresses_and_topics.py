@@ -39,6 +39,19 @@ def upgrade() -> None:
             comment="0: for the address alone",
         ),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_index("contacts_person", "contacts")
+        op.create_index(
+            "contacts_person",
+            "contacts",
+            ["person", "begun_at"],
+            postgresql_include=["ended_at", "channel", "category", "campaign", "zone", "message", "labels"],
+            postgresql_where=sa.text("counts = 1"),
+        )
+        op.execute(
+            "alter table contacts reset (fillfactor),"
+            " set (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_scale_factor = 0.02)"
+        )
     op.create_index(
         "contacts_address",
         "contacts",

@@ -103,6 +103,7 @@ class Workers:
         self._running: list[tuple[Worker, asyncio.Task[None]]] = []
         self._pacing: list[asyncio.Task[Any]] = []
         self.number = number
+        self._phones = 0
 
     async def start(self) -> None:
         for store in self.stores:
@@ -132,7 +133,8 @@ class Workers:
 
     async def accept(self, number: int, category: str, channel: Channel = Channel.SMS) -> list[str]:
         known, now, new = self.config.policy.categories[category], datetime.now(UTC), []
-        for index in range(number):
+        for _ in range(number):
+            self._phones += 1
             message = Message(
                 id=new_id(),
                 source="tests",
@@ -146,7 +148,7 @@ class Workers:
                 expires_at=now + timedelta(days=1),
                 campaign=None,
                 body={
-                    "to": {"phone": f"+447400{index:06}"},
+                    "to": {"phone": f"+447400{self._phones:06}"},
                     "content": {"sms": {"text": "hello"}, "robocall": {"say": "hello"}},
                 },
             )

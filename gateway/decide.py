@@ -440,7 +440,7 @@ def _route(address: Address, routes: Mapping[Channel, Sequence[str]]) -> list[st
 def _provider(
     facts: Facts, address: Address, routes: Mapping[Channel, Route], health: Health, tried: Collection[str]
 ) -> str | Deferred | None:
-    """The provider to try next; a wait, where the vendors asked for one; None, where all have failed it."""
+    """The provider to try next; a wait, where the vendors or their pace ask for one; None, where all have failed it."""
     usable = [name for name in _route(address, routes) if name not in tried]
     if not usable:
         return None

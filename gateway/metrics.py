@@ -112,6 +112,15 @@ class Metrics:
             ["provider", "status"],
             registry=registry,
         )
+        self._pace = Gauge(
+            "gateway_pace_limit",
+            "Units a second that all processes together hand to a provider at most.",
+            ["provider"],
+            registry=registry,
+        )
+        self.pace_used = Counter(
+            "gateway_pace_used", "Units of its pace that were handed to a provider.", ["provider"], registry=registry
+        )
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
         )
@@ -211,6 +220,11 @@ class Metrics:
         self._stale.clear()
         for section in needing_restart:
             self._stale.labels(section).set(1)
+
+    def paced(self, provider: str, per_second: float) -> None:
+        """A provider has a pace."""
+        self._pace.labels(provider).set(per_second)
+        self.pace_used.labels(provider)
 
     def in_flight(self, priority: str, count: int) -> None:
         """How much is being worked on."""

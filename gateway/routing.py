@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.health import Way
     from providers import Channel
 
+PACE: Final = "pace"
+"""The rule of one that waits for its turn at a provider that has a pace."""
 _BUSY_WAIT: Final = timedelta(seconds=1)
 
 
@@ -35,6 +37,8 @@ class Health:
     """Points that are off a weight."""
     probes: Mapping[Way, Collection[str]] = field(default_factory=dict)
     """Messages that may try a failing one all the same, to find out whether it still is."""
+    paced: Mapping[str, Mapping[str, timedelta]] = field(default_factory=dict)
+    """By provider, the messages that have no turn in its pace, and for how long they should wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,29 @@ def choose(
     critical: bool,
     now: datetime,
 ) -> str | Wait:
-    """The provider to try next.
+    """The provider to try next: of those that come into question, the first at which the message has its turn.
+
+    Args: as for ``eligible``.
+    """
+    names = eligible(channel, route, usable, health, message, critical=critical, now=now)
+    if isinstance(names, Wait):
+        return names
+    waits = [health.paced.get(name, {}).get(message) for name in names]
+    ready = (name for name, wait in zip(names, waits, strict=True) if wait is None)
+    return next(ready, None) or Wait(now + min(wait for wait in waits if wait is not None), PACE)
+
+
+def eligible(
+    channel: Channel,
+    route: Route,
+    usable: Sequence[str],
+    health: Health,
+    message: str,
+    *,
+    critical: bool,
+    now: datetime,
+) -> Sequence[str] | Wait:
+    """The providers that come into question, whatever their pace: first the one to be tried first; some.
 
     Args:
         channel: whose route it is.
@@ -73,7 +99,7 @@ def choose(
     ready = [name for name in sound or free if critical or name not in health.full]
     if not ready:
         return Wait(now + _BUSY_WAIT, "busy")
-    return _first(channel, route, ready, health, message)
+    return _in_turn(channel, route, ready, health, message)
 
 
 def weight(channel: Channel, route: Route, name: str, health: Health) -> float:
@@ -85,16 +111,16 @@ def _may_be_asked(way: Way, health: Health, message: str) -> bool:
     return way not in health.failing or message in health.probes.get(way, ())
 
 
-def _first(channel: Channel, route: Route, ready: Sequence[str], health: Health, message: str) -> str:
+def _in_turn(channel: Channel, route: Route, ready: Sequence[str], health: Health, message: str) -> Sequence[str]:
     """In order, each passes on as many of a hundred messages as points are off; by weight, each has its share."""
     if len(ready) == 1:
-        return ready[0]
+        return ready
     if route.weights is not None:
-        return min(ready, key=lambda name: _race(message, name, weight(channel, route, name, health)))
+        return sorted(ready, key=lambda name: _race(message, name, weight(channel, route, name, health)))
     if not health.cut:
-        return ready[0]
-    taking = (name for name in ready if 100 * _drawn(message, name) < weight(channel, route, name, health))
-    return next(taking, ready[0])
+        return ready
+    # Those that pass it on come last, as they are.
+    return sorted(ready, key=lambda name: 100 * _drawn(message, name) >= weight(channel, route, name, health))
 
 
 def _race(message: str, name: str, points: float) -> float:

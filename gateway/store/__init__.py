@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.store import health, intake, reading, upkeep, work
+from gateway.store import health, intake, pace, reading, upkeep, work
 from gateway.store.engine import StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.config import Policy
     from gateway.decide import Facts, Judge
     from gateway.message import Message, MessageState, OptOut, Priority, Profile
+    from gateway.pace import Ask, Grant
     from gateway.store.engine import Engine
     from providers import Channel, Receipt
 
@@ -130,6 +131,10 @@ class Store:
     async def disown(self, attempts: Mapping[str, str]) -> None:
         """Settle intents, each with its person, of which only the commit is uncertain: nobody was called."""
         await self._engine.write(lambda: work.disown(attempts))
+
+    async def take_turns(self, worker: str, asks: Sequence[Ask]) -> dict[str, Grant]:
+        """Book turns in the paces of providers; one is missing where another worker is booking at this moment."""
+        return await self._engine.write(lambda: pace.take(worker, asks))
 
     async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
         """Amend attempts by vendors' news; how many changed."""

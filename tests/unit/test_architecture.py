@@ -59,6 +59,7 @@ PURE = {
     *DECIDING,
     *(f"gateway.config.{module}" for module in ("draft", "lint", "lint_hours", "lint_limits", "week")),
     "gateway.explain",
+    "gateway.pace",
     "gateway.sentences",
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
@@ -154,7 +155,7 @@ def test_only_the_broker_speaks_amqp(module: str) -> None:
 def test_the_store_knows_nothing_of_the_web_the_broker_or_the_worker(module: str) -> None:
     if module.startswith("gateway.store"):
         above = of(imported(module, typing_too=False), "gateway") - of(imported(module), "gateway.store")
-        assert above <= {"gateway.ids", *DECIDING} - {"gateway.forecast"}
+        assert above <= {"gateway.ids", "gateway.pace", *DECIDING} - {"gateway.forecast"}
 
 
 @every

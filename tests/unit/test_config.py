@@ -605,7 +605,11 @@ WRONG = [
     ({"providers__b": {"kind": ["inbox"]}}, "providers.b.kind", "must be one of"),
     ({"providers__b": {"kind": "inbox", "keeps": 1}}, "providers.b.keeps", "did you mean keep?"),
     ({"providers__b": {"kind": "inbox", "keep": 0}}, "providers.b.keep", "at least 1"),
-    ({"providers__b": MAIL | {"pace": "10/s"}}, "providers.b.pace", "there are kind,"),
+    ({"providers__b": MAIL | {"paces": "10/s"}}, "providers.b.paces", "did you mean pace?"),
+    *(
+        ({"providers__b": MAIL | {"pace": rate}}, "providers.b.pace", "must be a rate such as 10/s, 600/m or 36000/h")
+        for rate in ("10", "0/s", "10/d", "-1/s", "1.5/s", "10/s ", "", 10, ["10/s"], {"limit": 10})
+    ),
     (
         {"providers__b": TEXT | {"account_sid": "SK1"}},
         "providers.b.account_sid",

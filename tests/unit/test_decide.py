@@ -250,6 +250,20 @@ def test_a_full_provider_is_passed_over_and_waited_for_a_moment_but_by_what_is_c
     assert went(code, Health(full={"one", "two"})) == ("sms", PHONE, "one")
 
 
+def test_a_provider_without_a_turn_for_a_message_is_passed_over_and_waited_for_and_burns_no_try() -> None:
+    own = message().id
+    paced = {"one": {own: 3 * SECOND, "another": SECOND}}
+    assert went(facts(), Health(paced=paced)) == ("sms", PHONE, "two")
+    assert went(facts(), Health(paced={"one": {"another": SECOND}})) == ("sms", PHONE, "one")
+    both = waits(facts(), Health(paced=paced | {"two": {own: 2 * SECOND}}))
+    assert (both.until, both.rule, both.burns, both.by_rules) == (NOON + 2 * SECOND, "pace", False, False)
+    code = facts(message=message(category="code"))
+    assert waits(code, Health(paced={name: {own: SECOND} for name in ("one", "two")})).rule == "pace"
+    soon = message(expires_at=NOON + SECOND)
+    short = waits(facts(message=soon), Health(paced=paced), tried={"two"})
+    assert (short.until, short.will_expire, short.burns) == (soon.expires_at, True, False)
+
+
 def test_a_failing_provider_is_left_alone_while_another_can_be_asked() -> None:
     one, two = (Channel.SMS, "one"), (Channel.SMS, "two")
     assert went(facts(), Health(failing={one}))[2] == "two"

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.config import Route, parse
+from gateway.intake import utc_now
 from gateway.message import Priority
 from gateway.metrics import Metrics
+from gateway.outcome import failed
 from gateway.pace import AHEAD, Calendar, grant
 from gateway.pacing import Pacing
-from gateway.routing import Health
+from gateway.routing import Health, Wait, choose
 from gateway.store import StoreUnavailable
 from gateway.watch import ProviderHealth
-from providers import Channel
+from providers import Channel, Unavailable
 from tests.unit.deciding import message as message_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from gateway.message import Message
     from gateway.pace import Ask, Grant
@@ -260,7 +267,7 @@ async def test_where_a_provider_is_not_to_be_tried_the_next_is_asked_for_a_turn(
     booked = await desk.book(one, routes=routes, **{one.id: {"text"}})
     assert list(booked.turns) == [(one.id, "other")]
     booked = await desk.book(two, routes=routes, health=Health(failing={(Channel.SMS, "text")}))
-    assert "text" in booked.waits
+    assert two.id in booked.waits["text"]
     desk.store.now += 5
     booked = await desk.book(three, routes=routes, health=Health(full={"text"}))
     assert list(booked.turns) == [(three.id, "other")]
@@ -284,6 +291,83 @@ async def test_a_token_of_any_provider_gets_its_turn(desk: Desk) -> None:
     desk.pacing.decided(booked, {}, [one.id])
     booked = await desk.book(one, routes=routes)
     assert set(booked.turns) == {(one.id, "text"), (one.id, "other")}
+
+
+async def test_a_message_that_is_to_find_out_whether_a_provider_still_fails_gets_its_turn_there(desk: Desk) -> None:
+    routes, way = {Channel.SMS: Route(("text", "other"))}, (Channel.SMS, "text")
+    probe, another = desk.message(), desk.message()
+    health = Health(failing={way}, probes={way: {probe.id}})
+    booked = await desk.book(probe, another, routes=routes, health=health)
+    assert set(booked.turns) == {(probe.id, "text"), (another.id, "other")}
+
+
+async def test_by_weight_each_asks_for_its_turn_where_its_share_has_it_go(desk: Desk) -> None:
+    route = Route(("text", "other"), (1, 1))
+    many = [desk.message() for _ in range(20)]
+    booked = await desk.book(*many, routes={Channel.SMS: route})
+    wished = {ask.provider: len(ask.ordinary) for ask in desk.store.asked}
+    first = Counter(str(to(route, Health(), message)) for message in many)
+    assert wished == first
+    assert len(first) == 2
+    assert booked.turns
+
+
+async def test_of_those_that_fail_no_turns_are_waited_for_while_another_can_be_asked(desk: Desk) -> None:
+    await desk.ahead()
+    assert desk.room("text", "other") == 5
+    for _ in range(5):
+        way, at = (Channel.SMS, "text"), utc_now()
+        desk.health.began(way)
+        desk.health.ended(way, failed(Unavailable("refused")), at, at)
+    assert desk.room("text", "other") == 1
+    assert desk.room("text", "free") is None
+    assert desk.room("text") == 5
+    assert desk.pacing.room(Channel.ROBOCALL, ("text", "other"), desk.health) == 5
+
+
+def to(route: Route, health: Health, message: Message, now: datetime | None = None) -> str | Wait:
+    """Where a decision has a message go."""
+    critical = message.priority is CODE
+    return choose(Channel.SMS, route, route.names, health, message.id, critical=critical, now=now or utc_now())
+
+
+names = st.sampled_from(["text", "other", "free"])
+ways = names.map(lambda name: (Channel.SMS, name))
+
+
+@given(
+    st.lists(names, min_size=1, unique=True),
+    st.none() | st.just((2, 1, 0)),
+    st.frozensets(ways),
+    st.frozensets(names),
+    st.frozensets(names),
+    st.dictionaries(ways, st.floats(0, 100)),
+    st.dictionaries(ways, st.frozensets(st.sampled_from(["m1", "m2", "m3"]))),
+    st.lists(st.sampled_from([BULK, CODE]), min_size=1, max_size=12),
+    st.sampled_from([0, 5]),
+)
+@settings(max_examples=300, deadline=None)
+def test_nothing_goes_to_a_provider_that_has_a_pace_without_its_turn(
+    route: list[str],
+    weights: tuple[int, ...] | None,
+    failing: frozenset[Any],
+    paused: frozenset[str],
+    full: frozenset[str],
+    cut: dict[Any, float],
+    probes: dict[Any, Any],
+    priorities: list[Priority],
+    later: int,
+) -> None:
+    desk, now = Desk(), utc_now()
+    providers = Route(tuple(route), weights and weights[: len(route)])
+    # One that is paused while turns are booked may be free when it is decided.
+    health = Health(failing, {name: now + timedelta(seconds=5) for name in paused}, full, cut, probes)
+    many = [desk.message(priority) for priority in priorities]
+    booked = asyncio.run(desk.book(*many, routes={Channel.SMS: providers}, health=health))
+    known = replace(health, paced=booked.waits)
+    for message in many:
+        provider = to(providers, known, message, now + timedelta(seconds=later))
+        assert isinstance(provider, Wait) or provider == "free" or (message.id, provider) in booked.turns
 
 
 # ------------------------------------------------------------------------------------------------------ without a store

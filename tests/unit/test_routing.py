@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Route
-from gateway.routing import Health, Wait, choose, weight
+from gateway.routing import Health, Wait, choose, eligible, weight
 from providers import Channel
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -89,6 +89,22 @@ def test_where_others_are_only_busy_one_that_fails_is_not_asked() -> None:
     assert chosen(ORDERED, health, critical=True) == "two"
 
 
+def test_where_others_only_have_no_turn_one_that_fails_is_not_asked() -> None:
+    paced = {name: {"m": 3 * SECOND} for name in ("two", "three")}
+    failing = {(SMS, "one")}
+    assert chosen(ORDERED, Health(failing=failing, paced=paced)) == Wait(NOON + 3 * SECOND, "pace")
+    assert chosen(ORDERED, Health(failing=failing, paced=paced, probes={(SMS, "one"): {"m"}})) == "one"
+    assert chosen(ORDERED, Health(failing=failing, paced=paced), "n") == "two"
+
+
+def test_those_that_have_no_turn_at_one_are_divided_among_the_others() -> None:
+    paced = {"one": dict.fromkeys(MANY, SECOND)}
+    assert shares(SHARED, Health(paced=paced)) == pytest.approx({"two": 75, "three": 25}, abs=2.5)
+    assert shares(ORDERED, Health(paced=paced)) == {"two": 100}
+    cut = {(SMS, "one"): 40.0, (SMS, "two"): 40.0}
+    assert shares(ORDERED, Health(paced=paced, cut=cut)) == pytest.approx({"two": 60, "three": 40}, abs=2.5)
+
+
 names = st.sampled_from(ORDERED.names)
 ways = st.tuples(st.sampled_from([SMS, Channel.EMAIL]), names)
 points = st.floats(0, 100)
@@ -104,6 +120,7 @@ points = st.floats(0, 100)
         st.frozensets(names),
         st.dictionaries(ways, points),
         st.dictionaries(ways, st.frozensets(st.sampled_from(["m", "n"]))),
+        st.dictionaries(names, st.dictionaries(st.sampled_from(["m", "n"]), st.integers(1, 9).map(SECOND.__mul__))),
     ),
     st.sampled_from(["m", "n", "o"]),
     st.booleans(),
@@ -121,9 +138,16 @@ def test_the_same_is_always_chosen_and_never_what_must_not_be(
     ]
     if isinstance(taken, Wait):
         assert taken.until > NOON
-        assert not critical or taken.rule == "throttled"
+        assert not critical or taken.rule != "busy"
         assert (taken.rule == "throttled") is (not free)
+        if taken.rule == "pace":
+            asked = [name for name in sound or free if critical or name not in health.full]
+            assert taken.until == NOON + min(health.paced[name][message] for name in asked)
         return
     assert taken in free
     assert taken in sound or not sound
     assert critical or taken not in health.full
+    assert message not in health.paced.get(taken, {})
+    ranked = eligible(SMS, route, usable, health, message, critical=critical, now=NOON)
+    assert not isinstance(ranked, Wait)
+    assert taken == next(name for name in ranked if message not in health.paced.get(name, {}))

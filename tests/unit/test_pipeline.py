@@ -19,6 +19,7 @@ from gateway.lines import line_of
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
 from gateway.outcome import failed
+from gateway.pacing import Pacing
 from gateway.pipeline import Batcher, Pipeline
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
 from gateway.watch import ProviderHealth
@@ -251,6 +252,7 @@ class Gateway:
         self.recorded = 0
         self.metrics = Metrics("test")
         self.health = ProviderHealth({"one": 100, "two": 100})
+        self.pacing: Pacing | None = None
 
     def between(
         self,
@@ -271,6 +273,7 @@ class Gateway:
             public,
             (lambda message: f"{public}/u/{message}") if public else None,
             recorded,
+            self.pacing,
         )
 
     def judge(self) -> Judge:
@@ -584,6 +587,23 @@ async def test_a_decision_that_sends_nothing_or_fails_takes_no_probe(gateway: Ga
     leases = await gateway.leases("news", 10)
     await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
     assert len(one.taken) == 5
+
+
+async def test_those_that_might_find_out_but_have_no_turn_there_take_no_probe(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=11))
+    paced = parse(CONFIG.replace("one: {kind: inbox}", "one: {kind: inbox, pace: 1/h}"), {}, base=Path()).providers
+    gateway.pacing = Pacing(gateway.store, paced, "w", gateway.metrics)
+    one, two = Vendor(), Vendor()
+    pipeline = gateway.between(one, two)
+    leases = await gateway.leases("news", 10)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (1, 9)
+
+    gateway.pacing = None
+    pipeline = gateway.between(one, two)
+    leases = [await gateway.leased(person=f"ben-{number}") for number in range(10)]
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (5, 15)
 
 
 # -------------------------------------------------------------------------------------------------- the store goes away

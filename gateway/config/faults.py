@@ -21,6 +21,9 @@ Place = tuple[str | int, ...]
 LOST: Final = object()
 """Stands where a value had a fault that has been told: no type accepts it, and what is said of it is left out."""
 
+_NEAR: Final = 0.61
+"""Of ``difflib``'s ratio; at its own 0.6, ``abuse`` would be near ``label``."""
+
 MIN_SECRET: Final = 4
 """Shorter ones are not looked for in sentences, which would only tear words apart."""
 
@@ -201,7 +204,7 @@ _EXAMPLES: Final[Mapping[str | int, str]] = {
 
 def nearest(word: object, words: Iterable[str]) -> str:
     """Which of the words may have been meant, as the end of a sentence; empty if none is near."""
-    near = get_close_matches(word, words, 1) if isinstance(word, str) else []
+    near = get_close_matches(word, words, 1, _NEAR) if isinstance(word, str) else []
     return f": did you mean {near[0]}?" if near else ""
 
 

@@ -675,6 +675,7 @@ WRONG = [
     ({"policy__presets": [{"preset": "us-tx"}]}, "policy.presets[0].category", "is missing: say which categories"),
     ({"worker": "10s"}, "worker", "must be a mapping, such as worker: {attempt: 10s}"),
     ({"policy__send_window": []}, "policy.send_window", "did you mean send_windows?"),
+    ({"policy__categories": {"a": {"label": "x"}}}, "policy.categories.a.label", "is not a known key; there are"),
     ({"policy__countries": {"JPN": "Asia/Tokyo"}}, "policy.countries.JPN", "did you mean JP?"),
     ({"policy__countries": {"UK": "Europe/London"}}, "policy.countries.UK", "did you mean GB?"),
     ({"policy__countries": {"jp": "Asia/Tokyo"}}, "policy.countries.jp", "did you mean JP?"),

@@ -627,7 +627,7 @@ WRONG = [
     ({"routes__emial": ["box"]}, "routes.emial", "did you mean email?"),
     ({"routes__sms": ["bax"]}, "routes.sms", "did you mean box?"),
     ({"routes__sms": []}, "routes.sms", "at least 1"),
-    ({"routes__sms": "box: 70"}, "routes.sms", "did you mean box?"),
+    ({"routes__sms": "box:70"}, "routes.sms", "did you mean box?"),
     ({"routes__sms": 5}, "routes.sms", "must be text"),
     ({"routes__sms": {"bax": 70}}, "routes.sms", "did you mean box?"),
     ({"routes__sms": {}}, "routes.sms", "at least 1"),

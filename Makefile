@@ -62,5 +62,5 @@ proofs: .venv/ready-for-tests
 
 # Takes hours. MODULES="ratelimit.clocks* gateway.outcome*" picks; what was tried before is kept in mutants/.
 mutants: .venv/ready-for-mutants
-	$(BIN)/python -m mutmut run --max-children 2 $(MODULES)
+	DECORUM_EXAMPLES=0.1 $(BIN)/python -m mutmut run --max-children 2 $(MODULES)
 	$(BIN)/python -m tests.proofs.survivors $(MODULES)

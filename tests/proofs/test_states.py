@@ -7,7 +7,6 @@ What it finds is printed as the steps that lead there. ``DECORUM_EXAMPLES`` mult
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from gateway.store.engine import Fetch
 from gateway.store.migrate import migrate
 from gateway.store.schema import metadata
 from providers import Channel, Receipt, ReceiptStatus, Rejected, Throttled, Unavailable, Unconfirmed, Unreachable
+from tests.examples import examples
 from tests.proofs.house_rules import CATEGORIES, PRIORITIES, HouseRules, house_rules
 from tests.proofs.model import SPAN, Asked, Known, Model, changes, deadline_of
 
@@ -806,11 +806,11 @@ def arena_at(url: str) -> Iterator[Arena]:
         arena.close()
 
 
-def prove(arena: Arena, examples: int, steps: int) -> None:
+def prove(arena: Arena, number: int, steps: int) -> None:
     run_state_machine_as_test(
         lambda: Courtesy(arena),
         settings=settings(
-            max_examples=examples * int(os.environ.get("DECORUM_EXAMPLES", "1")),
+            max_examples=examples(number),
             stateful_step_count=steps,
             deadline=None,
             print_blob=True,

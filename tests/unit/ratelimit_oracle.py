@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.resources
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -31,11 +30,6 @@ _WEEK = 7 * 1440
 _BEFORE = 200
 """Minutes before the first one asked about that are read too: whoever was held then may yet be. Longer than any release
 that is drawn."""
-
-
-def examples(number: int) -> int:
-    """So many, times ``DECORUM_EXAMPLES`` where that is set: a long search."""
-    return number * int(os.environ.get("DECORUM_EXAMPLES", "1"))
 
 
 def utc(text: str) -> datetime:

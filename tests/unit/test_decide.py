@@ -26,6 +26,7 @@ from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
 from gateway.whereabouts import whereabouts
 from providers import Channel
+from tests.examples import examples
 from tests.unit.deciding import (
     DAY,
     HOUR,
@@ -369,7 +370,7 @@ def test_persons_are_spread_over_the_buckets() -> None:
 
 
 @given(situations())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 def test_nothing_that_a_rule_forbids_is_ever_attempted_and_no_wait_is_lost(
     situation: tuple[Facts, Health, frozenset[str]],
 ) -> None:
@@ -431,7 +432,7 @@ def permitted(known: Facts, health: Health, tried: frozenset[str], taken: Attemp
 
 
 @given(situations())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_waiting_as_long_as_was_said_is_long_enough(situation: tuple[Facts, Health, frozenset[str]]) -> None:
     known, _, _ = situation
     taken = step(known)
@@ -441,7 +442,7 @@ def test_waiting_as_long_as_was_said_is_long_enough(situation: tuple[Facts, Heal
 
 
 @given(situations())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_what_every_rule_says_agrees_with_what_is_decided(situation: tuple[Facts, Health, frozenset[str]]) -> None:
     known, _, _ = situation
     if known.message.category not in POLICY.categories:

@@ -16,6 +16,7 @@ from gateway.lines import line_of
 from gateway.message import AttemptState, MessageState, OnUnknown, OptOut, Priority, PushAddress, Refusal, WhenCapped
 from providers import Channel
 from ratelimit import Contact, explain
+from tests.examples import examples
 from tests.unit.deciding import (
     DAY,
     HOUR,
@@ -461,7 +462,7 @@ def rich(draw: Any) -> tuple[Facts, Policy]:
 
 
 @given(rich())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_nothing_goes_against_an_enforced_rule_an_opt_out_or_the_limit_of_its_address(
     situation: tuple[Facts, Policy],
 ) -> None:
@@ -496,7 +497,7 @@ def test_nothing_goes_against_an_enforced_rule_an_opt_out_or_the_limit_of_its_ad
 
 
 @given(rich())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_wait_is_long_enough_none_of_its_channels_was_free_sooner_and_quiet_hours_drop_nothing(
     situation: tuple[Facts, Policy],
 ) -> None:

@@ -83,8 +83,7 @@ def test_a_bug_may_have_sent_it_so_it_is_parked_and_blames_no_provider() -> None
     assert (outcome.state, outcome.failing, outcome.throttled) == (AttemptState.UNKNOWN, False, False)
     for category in ("news", "receipt"):
         parked = decide.after(facts(message=message(category=category)), outcome, POLICY)
-        assert isinstance(parked, Ended)
-        assert parked.state is MessageState.PARKED
+        assert parked == Ended(MessageState.PARKED, "bug")
 
 
 def test_unknown_is_left_or_repeated_once_as_the_category_says() -> None:
@@ -92,13 +91,15 @@ def test_unknown_is_left_or_repeated_once_as_the_category_says() -> None:
     unsure = attempt(AttemptState.UNKNOWN, error=outcome.error)
 
     left = facts(attempts=[unsure])
+    silent = replace(outcome, error=None)
+    assert decide.after(facts(attempts=[unsure]), silent, POLICY) == Ended(MessageState.UNKNOWN, "unconfirmed")
     assert decide.after(left, outcome, POLICY) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
 
     receipt = message(category="receipt")
     repeated = facts(message=receipt, attempts=[unsure])
     again = decide.after(repeated, outcome, POLICY)
     assert isinstance(again, Deferred)
-    assert again.until > NOON
+    assert (again.rule, again.until > NOON) == ("repeat", True)
     assert isinstance(step(replace(repeated, now=again.until)), Attempting)
 
     twice = facts(message=receipt, attempts=[unsure, unsure])

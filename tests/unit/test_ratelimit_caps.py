@@ -20,7 +20,8 @@ from ratelimit import (
     earliest,
     zone,
 )
-from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, examples, first, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, first, utc
 
 
 def subject(

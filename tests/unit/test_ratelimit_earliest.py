@@ -29,7 +29,8 @@ from ratelimit import (
     explain,
     zone,
 )
-from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, covers, examples, first, names, shut, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, changes, covers, first, names, shut, utc
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

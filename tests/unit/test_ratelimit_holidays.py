@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit import Holidays, QuietHours, Subject, earliest, zone
-from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, examples, first, names, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, first, names, utc
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit import HORIZON, Only, QuietHours, Subject, earliest, zone
-from tests.unit.ratelimit_oracle import DAY, MINUTE, changes, examples, first, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import DAY, MINUTE, changes, first, utc
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit import QuietHours, SendWindow, Subject, earliest, zone
-from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, examples, share, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import DAY, HOUR, MINUTE, share, utc
 
 ROOT = Path(__file__).parents[2]
 TOKYO = zone("Asia/Tokyo")

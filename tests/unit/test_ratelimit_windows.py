@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit import HORIZON, QuietHours, SendWindow, Subject, earliest, zone
-from tests.unit.ratelimit_oracle import MINUTE, changes, examples, first, utc
+from tests.examples import examples
+from tests.unit.ratelimit_oracle import MINUTE, changes, first, utc
 
 SMS = SendWindow("sms", ((time(11), time(12)), (time(19), time(21))))
 

@@ -21,10 +21,12 @@ from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
 from gateway.message import microseconds
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.pacing import Pacing
+from gateway.pipeline import Pipeline
 from gateway.reload import InForce, Reload, Sweep
 from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
+from gateway.watch import ProviderHealth, Sharing
 from gateway.web import private_app, public_app, runner, unsubscribe_url
 from gateway.worker import Worker
 from providers import build
@@ -236,7 +238,9 @@ class App:
 
     def _start_worker(self) -> None:
         config = self.config
-        health = ProviderHealth({name: settings.concurrency for name, settings in config.providers.items()})
+        concurrency = {name: settings.concurrency for name, settings in config.providers.items()}
+        health = ProviderHealth(concurrency, self.worker_id)
+        pacing = Pacing(self.store, config.providers, self.worker_id, self.metrics)
         public = config.http.public_url
         pipeline = Pipeline(
             self.store,
@@ -247,9 +251,14 @@ class App:
             public,
             (lambda message: unsubscribe_url(public, message)) if public else None,
             self._relay_wake.set,
+            pacing,
         )
-        self._worker = Worker(self.store, pipeline, health, lambda: self.judge, config.worker.in_flight, self.metrics)
-        self._run(self._worker.run())
+        worker = self._worker = Worker(
+            self.store, pipeline, health, lambda: self.judge, config.worker.in_flight, self.metrics, pacing
+        )
+        self._run(worker.run())
+        self._run(pacing.run(lambda: worker.notice(())))
+        self._run(Sharing(self.store, health, self.worker_id, lambda: self.judge, self.metrics).run())
         self._run(self._sweep.run())
         self._run(self._retain())
         if self._publisher and config.events.states:

@@ -23,6 +23,7 @@ from gateway.message import (
     addresses,
 )
 from gateway.outcome import BUG, Outcome, lost_a_channel
+from gateway.routing import Health, Wait, choose
 from gateway.whereabouts import Whereabouts, whereabouts
 from ratelimit import Subject, closes, earliest, enforced, explain, follow, zone
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
-    from gateway.config import Category, Policy
+    from gateway.config import Category, Policy, Route
     from gateway.message import Attempt
     from providers import Channel
     from ratelimit import Contact, FrequencyCap, Rule, Ruling, Verdict
@@ -39,22 +40,9 @@ RETRY_BUDGET = 24
 """Tries that failed at the provider before a message is given up; about four hours with the waits below."""
 _FIRST_WAIT = timedelta(seconds=5)
 _LONGEST_WAIT = timedelta(minutes=15)
-_BUSY_WAIT = timedelta(seconds=1)
 _REPEAT_WAIT = timedelta(minutes=1)
 """How long a receipt may take to settle an unknown outcome before a message that may be repeated is."""
 _REPEATS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What this process knows of its providers."""
-
-    failing: Collection[str] = frozenset()
-    """Tried last."""
-    paused: Mapping[str, datetime] = field(default_factory=dict)
-    """Not tried before that instant: the vendor said so."""
-    full: Collection[str] = frozenset()
-    """As many attempts under way as the provider's ``concurrency`` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +127,14 @@ class Judge:
     policy: Policy
     number: int
     """The policy's version."""
-    routes: Mapping[Channel, Sequence[str]]
+    routes: Mapping[Channel, Route]
     patience: Mapping[str, timedelta]
     """Per provider: how long after the deadline its answer may still come."""
     span: timedelta
     """How long after a decision the first byte may still be written."""
     events: frozenset[MessageState] = frozenset()
     """The states that others want to hear of."""
-    health: Health = Health()
+    health: Health = field(default_factory=Health)
 
     def next_step(self, facts: Facts, tried: Collection[str] = ()) -> Step:
         """See ``next_step``."""
@@ -180,7 +168,7 @@ class Judge:
 def next_step(
     facts: Facts,
     policy: Policy,
-    routes: Mapping[Channel, Sequence[str]],
+    routes: Mapping[Channel, Route],
     health: Health,
     span: timedelta,
     *,
@@ -209,7 +197,7 @@ def next_step(
     if isinstance(asked, Deferred | Ended):
         return asked
     address, home, subject = asked.address, asked.where.calendar, asked.subject
-    provider = _provider(address, routes, health, tried, message.priority, now)
+    provider = _provider(facts, address, routes, health, tried)
     if isinstance(provider, Deferred):
         return provider if provider.until < message.expires_at else _until_expiry(provider, message)
     if provider is None:
@@ -450,24 +438,16 @@ def _route(address: Address, routes: Mapping[Channel, Sequence[str]]) -> list[st
 
 
 def _provider(
-    address: Address,
-    routes: Mapping[Channel, Sequence[str]],
-    health: Health,
-    tried: Collection[str],
-    priority: Priority,
-    now: datetime,
+    facts: Facts, address: Address, routes: Mapping[Channel, Route], health: Health, tried: Collection[str]
 ) -> str | Deferred | None:
-    """The provider to try next; a wait, where the vendors asked for one; None, where all have failed it."""
+    """The provider to try next; a wait, where the vendors or their pace ask for one; None, where all have failed it."""
     usable = [name for name in _route(address, routes) if name not in tried]
     if not usable:
         return None
-    free = [name for name in usable if health.paused.get(name, now) <= now]
-    if not free:
-        return Deferred(min(health.paused[name] for name in usable), "throttled")
-    ready = [name for name in free if name not in health.full or priority is Priority.CRITICAL]
-    if not ready:
-        return Deferred(now + _BUSY_WAIT, "busy")
-    return next((name for name in ready if name not in health.failing), ready[0])
+    message, channel = facts.message, address.channel
+    critical = message.priority is Priority.CRITICAL
+    chosen = choose(channel, routes[channel], usable, health, message.id, critical=critical, now=facts.now)
+    return Deferred(chosen.until, chosen.rule) if isinstance(chosen, Wait) else chosen
 
 
 def _later(facts: Facts) -> Step:

@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from gateway.decide import Attempting, Behind, Deferred, Ended
+from gateway.health import State
 from gateway.intake import Accepted, Answer, Conflict
 from gateway.store import Claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from gateway.config import Policy
     from gateway.message import Message
     from gateway.outcome import Outcome
     from gateway.store import Next
+    from providers import Channel
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
 """Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
+
+_USED: Mapping[State, float] = {State.CLOSED: 1, State.HALF_OPEN: 0.5, State.OPEN: 0}
 
 
 class Metrics:
@@ -81,6 +85,24 @@ class Metrics:
             buckets=_LATENCY,
             registry=registry,
         )
+        self._fares = Gauge(
+            "gateway_provider_health",
+            "1 while a provider is used, 0.5 while a few messages find out whether it may be, 0 while left alone.",
+            ["channel", "provider"],
+            registry=registry,
+        )
+        self._weight = Gauge(
+            "gateway_provider_weight",
+            "Points of a hundred that a provider has on a channel, those that are off for now left out.",
+            ["channel", "provider"],
+            registry=registry,
+        )
+        self._turns = Counter(
+            "gateway_provider_transitions",
+            "How often a provider came to be used, probed or left alone.",
+            ["channel", "provider", "state"],
+            registry=registry,
+        )
         self._in_flight = Gauge(
             "gateway_in_flight", "Messages being worked on by this process.", ["priority"], registry=registry
         )
@@ -89,6 +111,15 @@ class Metrics:
             "Vendors' callbacks, by what they said.",
             ["provider", "status"],
             registry=registry,
+        )
+        self._pace = Gauge(
+            "gateway_pace_limit",
+            "Units a second that all processes together hand to a provider at most.",
+            ["provider"],
+            registry=registry,
+        )
+        self.pace_used = Counter(
+            "gateway_pace_used", "Units of its pace that were handed to a provider.", ["provider"], registry=registry
         )
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
@@ -160,6 +191,18 @@ class Metrics:
         else:
             self._latency.labels(channel).observe((now - claimed.lease.message.accepted_at).total_seconds())
 
+    def fared(self, ways: Iterable[tuple[Channel, str, State, float]]) -> None:
+        """How the providers of the routes fare: all of them, each with its points."""
+        self._fares.clear()
+        self._weight.clear()
+        for channel, provider, state, points in ways:
+            self._fares.labels(channel, provider).set(_USED[state])
+            self._weight.labels(channel, provider).set(points)
+
+    def turned(self, channel: Channel, provider: str, state: State) -> None:
+        """A provider has come to be used, probed or left alone."""
+        self._turns.labels(channel, provider, state).inc()
+
     def applied(self, policy: Policy, number: int) -> None:
         """A policy came into force."""
         self._loads.labels("applied").inc()
@@ -177,6 +220,11 @@ class Metrics:
         self._stale.clear()
         for section in needing_restart:
             self._stale.labels(section).set(1)
+
+    def paced(self, provider: str, per_second: float) -> None:
+        """A provider has a pace."""
+        self._pace.labels(provider).set(per_second)
+        self.pace_used.labels(provider)
 
     def in_flight(self, priority: str, count: int) -> None:
         """How much is being worked on."""

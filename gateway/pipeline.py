@@ -23,76 +23,31 @@ from gateway import decide
 from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
-from gateway.message import content_of
+from gateway.message import AttemptState, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
+from gateway.routing import PACE
 from gateway.store import Claimed, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from gateway.decide import Judge
+    from gateway.health import Way
+    from gateway.message import Message
     from gateway.metrics import Metrics
     from gateway.outcome import Outcome
+    from gateway.pacing import Pacing
+    from gateway.routing import Health
     from gateway.store import Lease, Next, Store
+    from gateway.watch import ProviderHealth
     from providers import Provider
 
 log = structlog.get_logger()
 
-_FAILING_FOR = timedelta(seconds=30)
 _SHORT_PAUSE = timedelta(seconds=1)
 """A vendor that asks for no longer a pause is asked again within the attempt."""
-_UNROUTED_PLACES = 16
-"""Messages at once whose first channel has no route any more; they need only a decision."""
-_FAILURES = 3
-"""In a row, after which a provider is tried last."""
-_THROTTLED_FOR = timedelta(seconds=30)
-"""How long a vendor that says to slow down, but not for how long, is left alone."""
-
-
-class ProviderHealth:
-    """What this process has seen of its providers lately."""
-
-    def __init__(self, concurrency: Mapping[str, int]) -> None:
-        self._concurrency = concurrency
-        self._failures = dict.fromkeys(concurrency, 0)
-        self._failing: dict[str, datetime] = {}
-        self._paused: dict[str, datetime] = {}
-        self._under_way = dict.fromkeys(concurrency, 0)
-
-    def snapshot(self, now: datetime) -> decide.Health:
-        """As a decision sees it."""
-        self._failing = {name: until for name, until in self._failing.items() if until > now}
-        self._paused = {name: until for name, until in self._paused.items() if until > now}
-        return decide.Health(
-            failing=frozenset(self._failing),
-            paused=dict(self._paused),
-            full=[name for name, count in self._under_way.items() if count >= self._concurrency[name]],
-        )
-
-    def began(self, provider: str) -> None:
-        """An attempt is under way."""
-        self._under_way[provider] += 1
-
-    def ended(self, provider: str, outcome: Outcome, now: datetime) -> None:
-        """An attempt came to its end."""
-        self._under_way[provider] -= 1
-        if outcome.throttled:
-            self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
-        if not outcome.failing:
-            self._failures[provider] = 0
-            return
-        self._failures[provider] += 1
-        if self._failures[provider] >= _FAILURES:
-            self._failing[provider] = now + _FAILING_FOR
-
-    def places(self, route: Sequence[str]) -> int:
-        """How many attempts may be under way at the provider of a route that is tried first."""
-        if not route:
-            return _UNROUTED_PLACES
-        return self._concurrency[next((name for name in route if name not in self._failing), route[0])]
 
 
 class Pipeline:
@@ -108,6 +63,7 @@ class Pipeline:
         public_url: str | None,
         unsubscribe_url: Callable[[str], str] | None,
         recorded: Callable[[], None],
+        pacing: Pacing | None = None,
     ) -> None:
         """Take what it needs.
 
@@ -120,6 +76,7 @@ class Pipeline:
             public_url: how vendors reach the public listener; None where there is none.
             unsubscribe_url: makes a message's one-click link; None where there is no public listener.
             recorded: is called when outcomes, and so perhaps events, have been committed.
+            pacing: hands out turns at the providers that have a pace. None: none has.
         """
         self._store = store
         self._judge = judge
@@ -129,6 +86,7 @@ class Pipeline:
         self._public_url = public_url
         self._unsubscribe_url = unsubscribe_url
         self._recorded = recorded
+        self._pacing = pacing
         self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
         self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
         self._disowned: dict[str, str] = {}
@@ -142,21 +100,23 @@ class Pipeline:
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""
-        provider = claimed.step.provider
-        self._health.began(provider)
-        started = monotonic()
+        provider, way = claimed.step.provider, _way(claimed)
+        if self._pacing:
+            await self._pacing.turn(claimed.attempt.message, provider)
+        self._health.began(way)
+        began, started = utc_now(), monotonic()
         try:
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
-            self._health.ended(provider, bug(), utc_now())
+            self._health.ended(way, bug(), began, utc_now(), claimed.attempt.message)
             raise
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
         now = utc_now()
-        self._health.ended(provider, outcome, now)
+        self._health.ended(way, outcome, began, now, claimed.attempt.message)
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
         return outcome
 
@@ -202,21 +162,65 @@ class Pipeline:
             return None
         return f"{self._public_url}/callbacks/{provider}?{urlencode({'attempt': attempt})}"
 
-    def _judge_at(self, now: datetime) -> Judge:
-        return replace(self._judge(), health=self._health.snapshot(now))
+    async def _decided(
+        self,
+        leases: Sequence[Lease],
+        going: Sequence[Message],
+        tried: Mapping[str, Collection[str]],
+        health: Health,
+        decide_all: Callable[[Judge], Awaitable[list[Next]]],
+    ) -> list[Next]:
+        """Have a batch decided by what is in force and known now, pace included.
+
+        Args:
+            leases: of the batch.
+            going: those of its messages that may come to go to a provider.
+            tried: by message, the providers that it will not go to again.
+            health: how the providers fare.
+            decide_all: asks the store.
+        """
+        judge = replace(self._judge(), health=health)
+        if not self._pacing:
+            return await decide_all(judge)
+        booked = await self._pacing.book(going, judge.routes, health, tried)
+        answers: list[Next] = []
+        try:
+            answers = await decide_all(replace(judge, health=replace(health, paced=booked.waits)))
+        finally:
+            chosen = {answer.attempt.message: answer.step.provider for answer in answers if isinstance(answer, Claimed)}
+            given = zip(leases, answers, strict=False)  # none, where the store does not answer
+            waiting = [lease.message.id for lease, answer in given if _awaits_turn(answer)]
+            self._pacing.decided(booked, chosen, waiting)
+        return answers
 
     async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
         ids = [new_id() for _ in leases]
+        messages = [lease.message for lease in leases]
+        health = self._health.snapshot(utc_now(), messages)
+        answers: list[Next] = []
         try:
-            answers = await self._store.claim(leases, self._judge_at(utc_now()), ids)
+            answers = await self._decided(
+                leases, messages, {}, health, lambda judge: self._store.claim(leases, judge, ids)
+            )
         except StoreUnavailable:
             self._disowned |= {id_: lease.message.person for id_, lease in zip(ids, leases, strict=True)}
             raise
+        finally:
+            going = {(_way(step), step.attempt.message) for step in answers if isinstance(step, Claimed)}
+            self._health.spare(health.probes, going)
         self._say(leases, answers, [[]] * len(leases))
         return answers
 
     async def _settle_all(self, settlements: Sequence[Settlement]) -> list[Next]:
         """Record what became of attempts; again until the store takes it, for only this process knows."""
+        leases = [settlement.claimed.lease for settlement in settlements]
+        going = {
+            settlement.claimed.lease.message.id: settlement
+            for settlement in settlements
+            if settlement.outcome.state not in (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
+        }
+        messages = [settlement.claimed.lease.message for settlement in going.values()]
+        tried = {id_: {*one.claimed.tried, one.claimed.step.provider} for id_, one in going.items()}
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(_REMEMBERED),
@@ -224,11 +228,13 @@ class Pipeline:
             reraise=True,
         ):
             with turn:
-                answers = await self._store.settle(settlements, self._judge_at(utc_now()))
+                health = self._health.snapshot(utc_now())
+                answers = await self._decided(
+                    leases, messages, tried, health, lambda judge: self._store.settle(settlements, judge)
+                )
         for settlement in settlements:
             _say_attempt(settlement)
-        claims = [settlement.claimed for settlement in settlements]
-        self._say([claimed.lease for claimed in claims], answers, [shadowed(claimed) for claimed in claims])
+        self._say(leases, answers, [shadowed(settlement.claimed) for settlement in settlements])
         return answers
 
     async def disown(self) -> None:
@@ -268,6 +274,14 @@ class Pipeline:
                     )
                 case _:
                     pass
+
+
+def _way(claimed: Claimed) -> Way:
+    return claimed.step.address.channel, claimed.step.provider
+
+
+def _awaits_turn(answer: Next) -> bool:
+    return isinstance(answer, decide.Deferred) and answer.rule == PACE
 
 
 def _shadow(rules: list[str]) -> dict[str, list[str]]:

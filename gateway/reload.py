@@ -80,7 +80,7 @@ class InForce:
             "policy.applied",
             number=number,
             hash=config.policy.hash[:SHORT],
-            routes={str(channel): list(names) for channel, names in config.routes.items()},
+            routes={str(channel): route.written() for channel, route in config.routes.items()},
         )
         for warning in config.warnings:
             log.warning("policy.warning", **asdict(warning))

@@ -48,6 +48,7 @@ REASONS: Mapping[str, str] = {
     "repeat": "nobody knows whether it was sent, and its category says to send it again then",
     "throttled": "its providers have asked to be sent less for now",
     "busy": "its providers have as much under way as they may",
+    "pace": "its providers are handed as many as their pace allows",
     "clock": "the database's clock was set back behind the last contact",
     "unknown": "no reason is recorded",
     BUG: "the gateway made a mistake, which is in its log",

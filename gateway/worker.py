@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.config import Route
+from gateway.intake import utc_now
 from gateway.message import Priority
 from gateway.store import StoreUnavailable
 from providers import Channel
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 
     from gateway.decide import Judge
     from gateway.metrics import Metrics
-    from gateway.pipeline import Pipeline, ProviderHealth
+    from gateway.pacing import Pacing
+    from gateway.pipeline import Pipeline
     from gateway.store import Lease, Store
+    from gateway.watch import ProviderHealth
 
 log = structlog.get_logger()
 
@@ -46,6 +50,7 @@ class Worker:
         judge: Callable[[], Judge],
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
+        pacing: Pacing | None = None,
     ) -> None:
         """Take what it needs.
 
@@ -56,6 +61,7 @@ class Worker:
             judge: the one in force at the moment, for its routes.
             in_flight: how many of a priority may be worked on at once, per channel.
             metrics: hears what is in flight.
+            pacing: how many have a turn at providers that have a pace. None: none has.
         """
         self._store = store
         self._pipeline = pipeline
@@ -63,6 +69,7 @@ class Worker:
         self._judge = judge
         self._budget = in_flight
         self._metrics = metrics
+        self._pacing = pacing
         # Channels that have no route any more too: what waits there falls through, or ends.
         self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
@@ -102,21 +109,59 @@ class Worker:
             self._maybe.update(self._pairs)
 
     async def _lease(self) -> int:
-        wanted = [(*pair, room) for pair in self._pairs if pair in self._maybe and (room := self._room(pair)) > 0]
+        wanted = self._wanted()
         if not wanted:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
         free = {channel: self._places(channel) - self._on_channel[channel] for channel in Channel}
         leases, more = await self._store.lease(wanted, _LEASE, free)
         self._maybe.update(more)
+        self._tell_backlog(wanted, more)
         if self._stopping:
             return 0  # not begun, so somebody else may: as soon as the leases run out
         for lease in leases:
             self._start(lease)
         return len(leases)
 
+    def _wanted(self) -> list[tuple[Priority, Channel, int]]:
+        """Of what there may be some due, how many more are to be leased; critical first.
+
+        Where a pace bounds a channel only its most urgent are asked for: what they leave is the others' in a moment.
+        """
+        wanted = []
+        bounded: set[Channel] = set()
+        for pair in self._pairs:
+            priority, channel = pair
+            if pair not in self._maybe:
+                continue
+            if priority is not Priority.CRITICAL and channel in bounded:
+                self._wake.set()
+            elif (room := self._room(pair)) > 0:
+                wanted.append((priority, channel, room))
+                if priority is not Priority.CRITICAL and self._turns(channel) is not None:
+                    bounded.add(channel)
+        return wanted
+
+    def _tell_backlog(self, wanted: Collection[tuple[Priority, Channel, int]], more: Collection[Pair]) -> None:
+        """Where more are due than have turns, turns are booked ahead."""
+        if not self._pacing:
+            return
+        waiting = dict.fromkeys((channel for priority, channel, _ in wanted if priority is not Priority.CRITICAL), 0)
+        for priority, channel in more:
+            if channel in waiting and priority is not Priority.CRITICAL:
+                free = self._places(channel) - self._on_channel[channel]
+                waiting[channel] += max(min(self._budget[priority] - self._busy[priority, channel], free), 1)
+        for channel, number in waiting.items():
+            self._pacing.backlog(channel, self._judge().routes.get(channel, ()), number)
+
+    def _turns(self, channel: Channel) -> int | None:
+        """How many that are not critical have a turn in the pace of the channel's providers; None: none has a pace."""
+        if not self._pacing:
+            return None
+        return self._pacing.room(channel, self._judge().routes.get(channel, ()), self._health)
+
     def _places(self, channel: Channel) -> int:
-        return self._health.places(self._judge().routes.get(channel, ()))
+        return self._health.places(channel, self._judge().routes.get(channel, Route()), utc_now())
 
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""
@@ -126,11 +171,15 @@ class Worker:
         if priority is not Priority.CRITICAL:
             places -= min(max(places // _CRITICAL_SHARE, 1), places - 1)
         room = min(budget - busy, places - self._on_channel[channel])
+        if priority is not Priority.CRITICAL and (turns := self._turns(channel)) is not None:
+            return max(min(room, turns), 0)
         worth = max(min(budget, places) // _WORTHWHILE, 1)
         return room if room >= worth or not busy else 0
 
     def _start(self, lease: Lease) -> None:
         pair = (lease.message.priority, lease.message.channels[0])
+        if self._pacing:
+            self._pacing.coming(lease.message)
         self._busy[pair] += 1
         self._on_channel[pair[1]] += 1
         task = asyncio.get_running_loop().create_task(self._deliver(lease, pair))
@@ -145,6 +194,8 @@ class Worker:
         except Exception:
             log.exception("worker.bug", message=lease.message.id)
         finally:
+            if self._pacing:
+                self._pacing.gone(lease.message)
             self._busy[pair] -= 1
             self._on_channel[pair[1]] -= 1
             self._maybe.add(pair)  # the next of the person's line is due at this moment

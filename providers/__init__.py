@@ -28,6 +28,7 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
+from providers._pace import Pace
 
 __all__ = [
     "Callback",
@@ -37,6 +38,7 @@ __all__ = [
     "Email",
     "Forged",
     "Misconfigured",
+    "Pace",
     "Provider",
     "ProviderError",
     "Push",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from providers._pace import Pace, paced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,6 +197,12 @@ class Settings(BaseModel):
     """Seconds from the first byte until an answer is no longer waited for."""
     concurrency: int = Field(default=200, ge=1, le=10_000)
     """How many attempts may be under way at once in one process."""
+    pace: Annotated[Pace, PlainValidator(paced)] | None = None
+    """How many units all processes together hand over in a second, minute or hour at most. None: as fast as it goes."""
+
+    def units(self, content: Content) -> int:  # noqa: ARG002 - those that count otherwise look at it
+        """What a message counts for in the pace: one, unless the vendor counts something smaller."""
+        return 1
 
 
 class Provider(Protocol):

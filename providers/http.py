@@ -21,6 +21,7 @@ from providers import _contract
 from providers._contract import (
     Callback,
     Channel,
+    Content,
     Dispatch,
     Email,
     Misconfigured,
@@ -36,6 +37,7 @@ from providers._contract import (
     Unreachable,
 )
 from providers._http import Client, check_header, document, error, kind_of, text
+from providers._segments import segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,10 +117,16 @@ class Settings(_contract.Settings):
         BeforeValidator(_keys),
     ] = Field(default_factory=dict)
     """``"404"`` or ``"4xx"`` → what it means. The common meaning holds for what is not listed."""
+    pace_in: Literal["messages", "segments"] = "messages"
+    """What the vendor counts of a text message: ``pace`` is in the same."""
     idempotency_header: str | None = None
     """The header in which the vendor takes the message's id and never acts on one twice …"""
     idempotency_window: Annotated[timedelta, BeforeValidator(_duration)] | None = None
     """… for this long."""
+
+    def units(self, content: Content) -> int:
+        """As the vendor counts."""
+        return segments(content.text) if self.pace_in == "segments" and isinstance(content, Sms) else 1
 
     @field_validator("url")
     @classmethod

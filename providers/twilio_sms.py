@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import field_validator
 
 from providers import _contract, _twilio
-from providers._contract import Callback, Channel, Dispatch, Receipt, ReceiptStatus, Rejected, Sms
+from providers._contract import Callback, Channel, Content, Dispatch, Receipt, ReceiptStatus, Rejected, Sms
+from providers._segments import segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +47,13 @@ class Settings(_twilio.Settings):
     """An account and who it sends as."""
 
     kind: Literal["twilio_sms"] = "twilio_sms"
+
+    def units(self, content: Content) -> int:
+        """Twilio paces and bills segments.
+
+        https://www.twilio.com/docs/glossary/what-sms-character-limit
+        """
+        return segments(content.text) if isinstance(content, Sms) else 1
 
     @field_validator("sender")
     @classmethod

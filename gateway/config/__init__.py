@@ -21,6 +21,7 @@ from gateway.config.values import (
     Key,
     Policy,
     Retention,
+    Route,
     WorkerConfig,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "Report",
     "Retention",
+    "Route",
     "WorkerConfig",
     "check",
     "load",

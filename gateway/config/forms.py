@@ -104,6 +104,12 @@ def _no_repeats(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def _some_weight(weights: dict[str, int]) -> dict[str, int]:
+    if weights and not any(weights.values()):
+        raise ValueError("must give some provider a weight above 0")
+    return weights
+
+
 _Places = Annotated[Count, Field(le=10_000)]
 _Endpoint = Annotated[Endpoint, PlainValidator(_endpoint)]
 
@@ -154,6 +160,14 @@ class Route(Part):
     """What stands under a channel of ``routes``, by a key of ours."""
 
     to: Annotated[tuple[Text, ...], BeforeValidator(listed), AfterValidator(_no_repeats), Field(min_length=1)] = ()
+
+
+class Weights(Part):
+    """The same where it is a mapping."""
+
+    to: Annotated[
+        dict[Text, Annotated[int, Field(strict=True, ge=0, le=1000)]], AfterValidator(_some_weight), Field(min_length=1)
+    ] = {}
 
 
 class Events(Part):

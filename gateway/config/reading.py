@@ -18,6 +18,7 @@ from gateway.config.values import (
     Key,
     Policy,
     Retention,
+    Route,
     WorkerConfig,
 )
 from gateway.message import Priority
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import date
 
-    from gateway.config.faults import Faults
+    from gateway.config.faults import Faults, Place
 
 SECTIONS: Final = (
     "store",
@@ -138,7 +139,7 @@ class Reading:
 
     def _routes(
         self, value: object, named: object, configured: Mapping[str, providers.Settings]
-    ) -> dict[Channel, tuple[str, ...]]:
+    ) -> dict[Channel, Route]:
         routes = {}
         known = tuple(named) if isinstance(named, dict) else ()
         for word, listed in self._parts.mapping(value, ("routes",)).items():
@@ -147,9 +148,8 @@ class Reading:
                 near = nearest(word, Channel)
                 self._faults.add(place, f"is not a channel; there are {', '.join(Channel)}{near}")
                 continue
-            names = self._parts.section(forms.Route, {"to": listed}, place).to
-            routes[Channel(word)] = names
-            for name in names:
+            route = routes[Channel(word)] = self._route(listed, place)
+            for name in route:
                 if known and name not in known:
                     self._faults.add(place, f"{name!r} is not under providers{nearest(name, known)}")
                 elif name in configured and word not in providers.channels(configured[name]):
@@ -158,6 +158,13 @@ class Reading:
                     these = f"; these can: {', '.join(able)}" if able else ""
                     self._faults.add(place, f"{name!r} is a {kind} and cannot send on this channel{these}")
         return routes
+
+    def _route(self, value: object, place: Place) -> Route:
+        if not isinstance(value, dict):
+            return Route(self._parts.section(forms.Route, {"to": value}, place).to)
+        weights = self._parts.section(forms.Weights, {"to": value}, place).to
+        names = tuple(sorted(weights, key=lambda name: (-weights[name], name)))
+        return Route(names, tuple(weights[name] for name in names))
 
     def _events(self, value: object, broker: object) -> EventsConfig:
         part = self._parts.section(forms.Events, value, ("events",))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, overload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,6 +186,38 @@ class Retention:
     """The ledger. Longer than any rule looks back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Route(Sequence[str]):
+    """The providers of a channel, by name: in the order in which they are tried, or each with its share."""
+
+    names: tuple[str, ...] = ()
+    """Those with the largest shares first, where there are shares."""
+    weights: tuple[int, ...] | None = None
+    """One for each name; not all of them 0. None: the first is to have all, and the others what it cannot take."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.names[index]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def resting(self, name: str) -> float:
+        """The points that a provider has while all is well: of a hundred, together where there are shares."""
+        if self.weights is None:
+            return 100.0
+        return 100 * self.weights[self.names.index(name)] / sum(self.weights)
+
+    def written(self) -> list[str] | dict[str, int]:
+        """As it may stand in the file."""
+        return list(self.names) if self.weights is None else dict(zip(self.names, self.weights, strict=True))
+
+
 @dataclass(frozen=True)
 class Config:
     """All of it."""
@@ -196,8 +229,8 @@ class Config:
     keys: tuple[Key, ...]
     providers: Mapping[str, providers.Settings]
     """By name, as configured. Secrets in them are ``SecretStr``."""
-    routes: Mapping[Channel, tuple[str, ...]]
-    """Names of providers, in the order in which they are tried; at least one each."""
+    routes: Mapping[Channel, Route]
+    """At least one provider each."""
     events: EventsConfig
     retention: Retention
     worker: WorkerConfig

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.store import intake, reading, upkeep, work
+from gateway.store import health, intake, pace, reading, upkeep, work
 from gateway.store.engine import StoreUnavailable
+from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.reading import Decision, MessageView, PersonView, Standing
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.config import Policy
     from gateway.decide import Facts, Judge
     from gateway.message import Message, MessageState, OptOut, Priority, Profile
+    from gateway.pace import Ask, Grant
     from gateway.store.engine import Engine
     from providers import Channel, Receipt
 
@@ -36,6 +38,7 @@ __all__ = [
     "Standing",
     "Store",
     "StoreUnavailable",
+    "Told",
     "engine_of",
 ]
 
@@ -129,6 +132,10 @@ class Store:
         """Settle intents, each with its person, of which only the commit is uncertain: nobody was called."""
         await self._engine.write(lambda: work.disown(attempts))
 
+    async def take_turns(self, worker: str, asks: Sequence[Ask]) -> dict[str, Grant]:
+        """Book turns in the paces of providers; one is missing where another worker is booking at this moment."""
+        return await self._engine.write(lambda: pace.take(worker, asks))
+
     async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
         """Amend attempts by vendors' news; how many changed."""
         return await self._engine.write(lambda: upkeep.receipt(receipts, judge))
@@ -200,6 +207,12 @@ class Store:
     async def drop_job(self, name: str, worker: str) -> None:
         """Let another worker have the job."""
         await self._engine.write(lambda: upkeep.drop_job(name, worker))
+
+    async def share_health(self, worker: str, seen: Mapping[str, str], heeded: timedelta) -> list[Told]:
+        """Tell the other workers how providers fare, if there is anything to tell, and hear what they said lately."""
+        if seen:
+            return await self._engine.write(lambda: health.tell(worker, seen, heeded))
+        return await self._engine.read(lambda: health.hear(worker, heeded))
 
     async def prune(self, messages: str, contacts: str, expired: int, limit: int) -> int:
         """Delete a piece of what is older than these ids and expired before that instant; how many rows went."""

@@ -256,3 +256,36 @@ jobs = Table(
     Column("lease_until", BigInteger, nullable=False),
     comment="Work that one worker does for all.",
 )
+
+provider_health = Table(
+    "provider_health",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("seen", Text, nullable=False, comment="JSON: what it knows of the provider, instants as their age"),
+    Column("written_at", BigInteger, nullable=False),
+    comment="What each worker tells the others of its providers.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
+
+paces = Table(
+    "paces",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("next_at", BigInteger, nullable=False, comment="until when all is spoken for"),
+    Column("critical_at", BigInteger, nullable=False, comment="the same, were there only critical messages"),
+    comment="How far each provider's pace is booked, by all workers together.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)
+
+pace_shares = Table(
+    "pace_shares",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("demand", BigInteger, nullable=False, comment="messages it could take at once: its weight"),
+    Column("next_at", BigInteger, nullable=False, comment="until when its own part is spoken for"),
+    Column("lapses_at", BigInteger, nullable=False, comment="when its part is the others', unless it asks again"),
+    comment="Which workers share a provider's pace.",
+    postgresql_with=_UPDATED_IN_PLACE,
+)

@@ -22,9 +22,10 @@ from gateway.decide import Judge
 from gateway.intake import Accepted, Incoming, Intake
 from gateway.message import MessageState, Priority, microseconds
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.pipeline import Pipeline
 from gateway.store import Store, engine_of
 from gateway.store.migrate import migrate
+from gateway.watch import ProviderHealth
 from providers import Channel, inbox
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from gateway.ids import new_id
 from gateway.message import Message, Priority, microseconds
 from gateway.metrics import Metrics
 from gateway.outcome import accepted
-from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.pipeline import Pipeline
 from gateway.store import Claimed, NewMessage, Settlement, Store, engine_of
 from gateway.store.engine import Fetch, Operation
 from gateway.store.migrate import migrate
+from gateway.watch import ProviderHealth
 from gateway.worker import Worker
 from providers import Channel
 from tests.proofs.offers import EVERYTHING, PAGE, TERM, accept, judge, offer

@@ -196,4 +196,5 @@ def situations(draw: Any) -> tuple[Facts, Health, frozenset[str]]:
         tries=draw(st.sampled_from([0, 1, RETRY_BUDGET - 1, RETRY_BUDGET, RETRY_BUDGET + 1])),
         now=now,
     )
-    return known, Health(draw(names), paused, draw(names)), draw(names)
+    failing = {(channel, name) for name in draw(names) for channel in Channel}
+    return known, Health(failing, paused, draw(names)), draw(names)

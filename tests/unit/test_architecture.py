@@ -47,9 +47,11 @@ OUTSIDE = {
 DECIDING = {
     "gateway.decide",
     "gateway.forecast",
+    "gateway.health",
     "gateway.lines",
     "gateway.message",
     "gateway.outcome",
+    "gateway.routing",
     "gateway.rulings",
     "gateway.whereabouts",
 }
@@ -57,6 +59,7 @@ PURE = {
     *DECIDING,
     *(f"gateway.config.{module}" for module in ("draft", "lint", "lint_hours", "lint_limits", "week")),
     "gateway.explain",
+    "gateway.pace",
     "gateway.sentences",
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
@@ -131,7 +134,8 @@ def test_what_is_pure_never_asks_what_time_it_is(module: str) -> None:
 
 
 def test_deciding_rests_on_the_vocabulary_the_policy_and_the_rules_alone() -> None:
-    allowed = {"gateway.config", "gateway.message", "gateway.outcome", "gateway.whereabouts", "providers", "ratelimit"}
+    pure = {"gateway.config", "gateway.message", "gateway.outcome", "gateway.routing", "gateway.whereabouts"}
+    allowed = {*pure, "providers", "ratelimit"}
     assert of(imported("gateway.decide", typing_too=False), *OURS) <= allowed
 
 
@@ -151,7 +155,7 @@ def test_only_the_broker_speaks_amqp(module: str) -> None:
 def test_the_store_knows_nothing_of_the_web_the_broker_or_the_worker(module: str) -> None:
     if module.startswith("gateway.store"):
         above = of(imported(module, typing_too=False), "gateway") - of(imported(module), "gateway.store")
-        assert above <= {"gateway.ids", *DECIDING} - {"gateway.forecast"}
+        assert above <= {"gateway.ids", "gateway.pace", *DECIDING} - {"gateway.forecast"}
 
 
 @every

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import gateway
 from gateway import config
-from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault
+from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault, Route
 from gateway.config.policy import SECTIONS as POLICY_SECTIONS
 from gateway.config.reading import SECTIONS
 from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
@@ -113,7 +113,7 @@ def test_the_sample_of_the_design_loads() -> None:
     assert found.http.public == Endpoint("127.0.0.1", 8081)
     assert found.http.public_url == "https://m.example.com"
     assert found.keys == (config.Key("orders", SHA256, frozenset({"send"})),)
-    assert found.routes == {Channel.EMAIL: ("mail",), Channel.SMS: ("text", "text_backup")}
+    assert found.routes == {Channel.EMAIL: Route(("mail",)), Channel.SMS: Route(("text", "text_backup"))}
     assert set(found.providers) == {"mail", "text", "text_backup"}
     assert found.events.exchange == "decorum.events"
     assert found.events.states == set(MessageState) - {MessageState.WAITING, MessageState.SENDING}
@@ -154,6 +154,20 @@ def test_the_sample_of_the_design_loads() -> None:
     sms_of_reactivation = Only(frozenset({Channel.SMS}), frozenset({"reactivation"}))
     hours = ((time(11), time(12)), (time(19), time(21)))
     assert policy.send_windows == (SendWindow("send-window-sms-reactivation", hours, only=sms_of_reactivation),)
+
+
+def test_routes_are_in_order_or_by_weight() -> None:
+    found = parse(
+        """
+providers: {one: {kind: inbox}, two: {kind: inbox}, spare: {kind: inbox}}
+routes: {sms: {one: 30, spare: 0, two: 70}, push: [two, one], email: one}
+policy: {timezone: UTC, categories: {news: {}}}
+"""
+    ).routes
+    assert found[Channel.SMS] == Route(("two", "one", "spare"), (70, 30, 0))
+    assert found[Channel.PUSH] == Route(("two", "one"))
+    assert found[Channel.EMAIL] == Route(("one",))
+    assert list(found) == [Channel.SMS, Channel.PUSH, Channel.EMAIL]
 
 
 def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others() -> None:
@@ -591,7 +605,11 @@ WRONG = [
     ({"providers__b": {"kind": ["inbox"]}}, "providers.b.kind", "must be one of"),
     ({"providers__b": {"kind": "inbox", "keeps": 1}}, "providers.b.keeps", "did you mean keep?"),
     ({"providers__b": {"kind": "inbox", "keep": 0}}, "providers.b.keep", "at least 1"),
-    ({"providers__b": MAIL | {"pace": "10/s"}}, "providers.b.pace", "there are kind,"),
+    ({"providers__b": MAIL | {"paces": "10/s"}}, "providers.b.paces", "did you mean pace?"),
+    *(
+        ({"providers__b": MAIL | {"pace": rate}}, "providers.b.pace", "must be a rate such as 10/s, 600/m or 36000/h")
+        for rate in ("10", "0/s", "10/d", "-1/s", "1.5/s", "10/s ", "", 10, ["10/s"], {"limit": 10})
+    ),
     (
         {"providers__b": TEXT | {"account_sid": "SK1"}},
         "providers.b.account_sid",
@@ -609,7 +627,13 @@ WRONG = [
     ({"routes__emial": ["box"]}, "routes.emial", "did you mean email?"),
     ({"routes__sms": ["bax"]}, "routes.sms", "did you mean box?"),
     ({"routes__sms": []}, "routes.sms", "at least 1"),
-    ({"routes__sms": {"box": 70}}, "routes.sms", "must be a list"),
+    ({"routes__sms": "box:70"}, "routes.sms", "did you mean box?"),
+    ({"routes__sms": 5}, "routes.sms", "must be text"),
+    ({"routes__sms": {"bax": 70}}, "routes.sms", "did you mean box?"),
+    ({"routes__sms": {}}, "routes.sms", "at least 1"),
+    ({"routes__sms": {"box": "70"}}, "routes.sms.box", "must be a whole number"),
+    ({"routes__sms": {"box": -1}}, "routes.sms.box", "at least 0"),
+    ({"routes__sms": {"box": 0}}, "routes.sms", "a weight above 0"),
     ({"routes__sms": ["box", 5]}, "routes.sms[1]", "must be text"),
     ({"routes__sms": ["box", "box"]}, "routes.sms", "twice"),
     ({"providers__mail": MAIL, "routes__sms": ["mail"]}, "routes.sms", "cannot send on this channel; these can: box"),

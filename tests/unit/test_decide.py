@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config import Route
 from gateway.decide import (
     RETRY_BUDGET,
     Attempting,
@@ -92,7 +93,7 @@ def test_a_channel_that_cannot_reach_the_person_is_passed_over(known: Facts, goe
 
 
 def test_a_channel_without_a_route_is_passed_over() -> None:
-    assert went(facts(), routes={Channel.EMAIL: ("three",)}) == ("email", MAIL, "three")
+    assert went(facts(), routes={Channel.EMAIL: Route(("three",))}) == ("email", MAIL, "three")
     assert step(facts(), routes={}) == Ended(MessageState.REFUSED, Refusal.NO_ADDRESS)
 
 
@@ -250,11 +251,34 @@ def test_a_full_provider_is_passed_over_and_waited_for_a_moment_but_by_what_is_c
     assert went(code, Health(full={"one", "two"})) == ("sms", PHONE, "one")
 
 
-def test_a_failing_provider_is_tried_last_but_is_tried() -> None:
-    assert went(facts(), Health(failing={"one"}))[2] == "two"
-    assert went(facts(), Health(failing={"one", "two"}))[2] == "one"
-    assert went(facts(), Health(failing={"one"}), tried={"two"})[2] == "one"
-    assert went(facts(), Health(failing={"one"}, paused={"two": NOON + MINUTE}))[2] == "one"
+def test_a_provider_without_a_turn_for_a_message_is_passed_over_and_waited_for_and_burns_no_try() -> None:
+    own = message().id
+    paced = {"one": {own: 3 * SECOND, "another": SECOND}}
+    assert went(facts(), Health(paced=paced)) == ("sms", PHONE, "two")
+    assert went(facts(), Health(paced={"one": {"another": SECOND}})) == ("sms", PHONE, "one")
+    both = waits(facts(), Health(paced=paced | {"two": {own: 2 * SECOND}}))
+    assert (both.until, both.rule, both.burns, both.by_rules) == (NOON + 2 * SECOND, "pace", False, False)
+    code = facts(message=message(category="code"))
+    assert waits(code, Health(paced={name: {own: SECOND} for name in ("one", "two")})).rule == "pace"
+    soon = message(expires_at=NOON + SECOND)
+    short = waits(facts(message=soon), Health(paced=paced), tried={"two"})
+    assert (short.until, short.will_expire, short.burns) == (soon.expires_at, True, False)
+
+
+def test_a_failing_provider_is_left_alone_while_another_can_be_asked() -> None:
+    one, two = (Channel.SMS, "one"), (Channel.SMS, "two")
+    assert went(facts(), Health(failing={one}))[2] == "two"
+    assert went(facts(), Health(failing={one, two}))[2] == "one"
+    assert went(facts(), Health(failing={one}), tried={"two"})[2] == "one"
+    assert went(facts(), Health(failing={one}, paused={"two": NOON + MINUTE}))[2] == "one"
+    assert waits(facts(), Health(failing={one}, full={"two"})).rule == "busy"
+    assert went(facts(), Health(failing={(Channel.EMAIL, "one")}))[2] == "one"
+
+
+def test_a_message_that_may_find_out_whether_a_provider_still_fails_tries_it() -> None:
+    one = (Channel.SMS, "one")
+    assert went(facts(), Health(failing={one}, probes={one: {facts().message.id}}))[2] == "one"
+    assert went(facts(), Health(failing={one}, probes={one: {"another"}}))[2] == "two"
 
 
 def test_when_all_providers_have_failed_it_waits_burning_a_try() -> None:

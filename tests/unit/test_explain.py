@@ -327,7 +327,7 @@ def test_what_waits_says_what_holds_it_and_what_comes_next(
     assert "It expires at 10:00 on Saturday 28 November. The policy in force is version 7." in found
 
 
-@pytest.mark.parametrize("reason", ["retry", "repeat", "throttled", "busy", "clock", BUG])
+@pytest.mark.parametrize("reason", ["retry", "repeat", "throttled", "busy", "pace", "clock", BUG])
 def test_a_wait_that_no_rule_asked_for_says_why(reason: str) -> None:
     later = rfc3339(NOW + timedelta(minutes=5))
     said = text(decisions=[decision("waiting", reason, until=later)])

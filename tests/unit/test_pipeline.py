@@ -13,14 +13,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.config import parse
-from gateway.decide import Deferred, Health, Judge
+from gateway.decide import Deferred, Judge
 from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
-from gateway.outcome import Outcome, accepted, failed
-from gateway.pipeline import Batcher, Pipeline, ProviderHealth
+from gateway.outcome import failed
+from gateway.pacing import Pacing
+from gateway.pipeline import Batcher, Pipeline
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
+from gateway.watch import ProviderHealth
 from providers import (
     Channel,
     Dispatch,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from gateway.store.engine import Engine, Operation
     from providers import Callback
 
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 # ---------------------------------------------------------------------------------------------------------- the batcher
@@ -161,77 +162,6 @@ async def test_a_caller_that_goes_away_harms_nobody(when: str) -> None:
     assert await batched(9) == "answer 9"
 
 
-# -------------------------------------------------------------------------------------------------- a provider's health
-
-DOWN = failed(Unavailable("refused"))
-FINE = accepted("ref")
-
-
-def health(**concurrency: int) -> ProviderHealth:
-    return ProviderHealth(concurrency or {"one": 2, "two": 1})
-
-
-def ended(known: ProviderHealth, *outcomes: Outcome, at: datetime = NOON) -> None:
-    for outcome in outcomes:
-        known.began("one")
-        known.ended("one", outcome, at)
-
-
-def test_a_provider_that_fails_in_a_row_is_failing_for_a_while() -> None:
-    known = health()
-    ended(known, DOWN, DOWN)
-    assert known.snapshot(NOON).failing == frozenset()
-    ended(known, DOWN)
-    assert known.snapshot(NOON).failing == {"one"}
-    assert known.snapshot(NOON + timedelta(hours=1)).failing == frozenset()
-
-
-def test_a_success_between_failures_forgives_them() -> None:
-    known = health()
-    ended(known, DOWN, DOWN, FINE, DOWN, DOWN)
-    assert known.snapshot(NOON).failing == frozenset()
-
-
-@pytest.mark.parametrize("kind", [Rejected, Unreachable])
-def test_a_bad_message_or_address_never_makes_a_provider_unhealthy(kind: type[ProviderError]) -> None:
-    known = health()
-    ended(known, *[failed(kind("code"))] * 100)
-    assert known.snapshot(NOON) == Health(full=[])
-
-
-def test_a_throttled_provider_is_left_alone_as_long_as_its_vendor_says() -> None:
-    known = health()
-    ended(known, failed(Throttled("429", retry_after=90 * SECOND)))
-    assert known.snapshot(NOON).paused == {"one": NOON + 90 * SECOND}
-    assert known.snapshot(NOON).failing == frozenset()
-    assert known.snapshot(NOON + 90 * SECOND).paused == {}
-
-
-def test_a_vendor_that_gives_no_figure_is_left_alone_for_a_while() -> None:
-    known = health()
-    ended(known, failed(Throttled("429")))
-    assert SECOND <= known.snapshot(NOON).paused["one"] - NOON <= timedelta(minutes=5)
-
-
-def test_a_provider_is_full_while_as_much_is_under_way_as_it_may() -> None:
-    known = health()
-    known.began("one")
-    known.began("two")
-    assert list(known.snapshot(NOON).full) == ["two"]
-    known.began("one")
-    assert set(known.snapshot(NOON).full) == {"one", "two"}
-    known.ended("one", FINE, NOON)
-    assert list(known.snapshot(NOON).full) == ["two"]
-
-
-def test_the_places_of_a_route_are_those_of_the_provider_tried_first() -> None:
-    known = health(one=5, two=7)
-    assert known.places(["one", "two"]) == 5
-    ended(known, DOWN, DOWN, DOWN)
-    assert known.places(["one", "two"]) == 7
-    assert known.places(["one"]) == 5
-
-
 # ---------------------------------------------------------------------------------------------------- the straight path
 
 CONFIG = """
@@ -322,6 +252,7 @@ class Gateway:
         self.recorded = 0
         self.metrics = Metrics("test")
         self.health = ProviderHealth({"one": 100, "two": 100})
+        self.pacing: Pacing | None = None
 
     def between(
         self,
@@ -342,6 +273,7 @@ class Gateway:
             public,
             (lambda message: f"{public}/u/{message}") if public else None,
             recorded,
+            self.pacing,
         )
 
     def judge(self) -> Judge:
@@ -600,6 +532,80 @@ async def test_many_at_once_are_each_delivered_once(gateway: Gateway) -> None:
     assert gateway.engine.asked - before < 20
 
 
+# ------------------------------------------------------------------------------------------------ a provider that fails
+
+SMS_ONE = (Channel.SMS, "one")
+
+
+def opened(gateway: Gateway, ago: timedelta) -> None:
+    at = datetime.now(UTC) - ago
+    for _ in range(5):
+        gateway.health.began(SMS_ONE)
+        gateway.health.ended(SMS_ONE, failed(Unavailable("refused")), at, at)
+
+
+async def test_calls_that_fail_leave_their_provider_alone_and_the_rest_goes_by_the_next_at_once(
+    gateway: Gateway,
+) -> None:
+    one, two = Vendor(Misconfigured("key")), Vendor()
+    pipeline = gateway.between(one, two)
+    for person in range(8):
+        await pipeline.deliver(await gateway.leased(person=f"ben-{person}"))
+    assert (len(one.taken), len(two.taken)) == (5, 8)
+
+
+@pytest.mark.parametrize("well", [False, True])
+async def test_of_many_at_once_a_few_find_out_whether_a_provider_is_well_again(gateway: Gateway, well: bool) -> None:
+    opened(gateway, timedelta(seconds=11))
+    one, two = Vendor("SM1" if well else Misconfigured("key")), Vendor()
+    pipeline = gateway.between(one, two)
+    leases = await gateway.leases("news", 50)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (5, 45 if well else 50)
+    assert {(await gateway.became(lease))[0] for lease in leases} == {MessageState.SENT}
+    assert bool(gateway.health.snapshot(datetime.now(UTC)).failing) is not well
+
+
+async def test_a_provider_that_is_left_alone_is_used_where_there_is_no_other(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=1))
+    one, two = Vendor(), Vendor(Misconfigured("key"))
+    lease = await gateway.leased()
+    await gateway.between(one, two).deliver(lease)
+    assert (await gateway.became(lease))[0] is MessageState.SENT
+    assert (len(one.taken), len(two.taken)) == (1, 1)
+
+
+async def test_a_decision_that_sends_nothing_or_fails_takes_no_probe(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=11))
+    one, two = Vendor(), Vendor()
+    pipeline = gateway.between(one, two)
+    for number in range(6):
+        await pipeline.deliver(await gateway.leased(body={}, person=f"nobody-{number}"))
+    gateway.engine.away = 1
+    with pytest.raises(StoreUnavailable):
+        await pipeline.deliver(await gateway.leased(person="cleo"))
+    leases = await gateway.leases("news", 10)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert len(one.taken) == 5
+
+
+async def test_those_that_might_find_out_but_have_no_turn_there_take_no_probe(gateway: Gateway) -> None:
+    opened(gateway, timedelta(seconds=11))
+    paced = parse(CONFIG.replace("one: {kind: inbox}", "one: {kind: inbox, pace: 1/h}"), {}, base=Path()).providers
+    gateway.pacing = Pacing(gateway.store, paced, "w", gateway.metrics)
+    one, two = Vendor(), Vendor()
+    pipeline = gateway.between(one, two)
+    leases = await gateway.leases("news", 10)
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (1, 9)
+
+    gateway.pacing = None
+    pipeline = gateway.between(one, two)
+    leases = [await gateway.leased(person=f"ben-{number}") for number in range(10)]
+    await asyncio.gather(*(pipeline.deliver(lease) for lease in leases))
+    assert (len(one.taken), len(two.taken)) == (5, 15)
+
+
 # -------------------------------------------------------------------------------------------------- the store goes away
 
 
@@ -702,16 +708,16 @@ async def test_a_receipt_that_overtakes_the_outcome_keeps_its_place(gateway: Gat
 
 async def test_a_call_that_is_cut_off_stays_an_open_intent_and_frees_the_provider(gateway: Gateway) -> None:
     hanging = Hanging()
+    gateway.health = ProviderHealth({"one": 1, "two": 1})
     lease = await gateway.leased()
     delivering = asyncio.create_task(gateway.between(hanging).deliver(lease))
     await hanging.called.wait()
+    assert list(gateway.health.snapshot(datetime.now(UTC)).full) == ["one"]
     delivering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await delivering
     assert (await gateway.became(lease))[1] == [("one", AttemptState.INTENT, None)]
-    gateway.health.began("one")
-    gateway.health.ended("one", FINE, NOON)
-    assert list(gateway.health.snapshot(NOON).full) == []
+    assert list(gateway.health.snapshot(datetime.now(UTC)).full) == []
 
 
 async def test_a_place_that_a_retry_gives_back_wakes_who_waits_for_it(gateway: Gateway) -> None:

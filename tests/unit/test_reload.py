@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import parse
+from gateway.config import Route, parse
 from gateway.ids import new_id
 from gateway.metrics import Metrics
 from gateway.reload import InForce, Reload, Sweep, difference
@@ -79,6 +79,13 @@ def test_what_is_only_written_otherwise_differs_in_nothing() -> None:
 def test_the_order_of_routes_is_a_difference() -> None:
     """It is the one in which the channels of a request are tried that names none."""
     assert difference(config(), config(routes="{email: [one], sms: [one]}")).live == ("routes",)
+
+
+def test_another_weight_is_another_route_and_another_order_of_weights_is_not() -> None:
+    shared, other = config(routes="{sms: {one: 70, two: 30}}"), config(routes="{sms: {one: 60, two: 40}}")
+    assert difference(shared, other).live == ("routes",)
+    assert difference(config(routes="{sms: [one, two]}"), shared).live == ("routes",)
+    assert difference(shared, config(routes="{sms: {two: 30, one: 70}}")).live == ()
 
 
 def test_a_route_to_what_does_not_run_waits_for_a_restart() -> None:
@@ -213,7 +220,8 @@ async def test_all_that_is_live_changes_at_once_or_not_at_all(house: House) -> N
     house.store.away = False
     await house.in_force.put(config(**OTHERWISE))
     after = house.in_force.judge
-    assert (after.number, house.limit(), after.routes) == (1, 2, {"sms": ("two", "one"), "email": ("one",)})
+    assert (after.number, house.limit()) == (1, 2)
+    assert after.routes == {"sms": Route(("two", "one")), "email": Route(("one",))}
     assert house.in_force.config.retention == config(**OTHERWISE).retention
     assert house.in_force.config.worker == config().worker
     assert (after.span, after.patience) == (before.span, before.patience)
@@ -297,7 +305,7 @@ async def test_a_change_of_routes_alone_keeps_the_number_and_wakes_nobody(house:
     await house.in_force.put(config())
     house.write(routes=OTHERWISE["routes"])
     house.run(house.reload.follow())
-    await wait_until(lambda: house.in_force.judge.routes["sms"] == ("two", "one"))  # type: ignore[index]
+    await wait_until(lambda: house.in_force.judge.routes["sms"].names == ("two", "one"))  # type: ignore[index]
     assert (house.in_force.judge.number, house.applied) == (1, 0)
 
 

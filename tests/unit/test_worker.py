@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from gateway.config import parse
+from gateway.config import Route, parse
 from gateway.decide import Judge
 from gateway.ids import new_id
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, ProviderHealth
+from gateway.pipeline import Pipeline
 from gateway.store import NewMessage, Store, StoreUnavailable, engine_of
+from gateway.watch import ProviderHealth
 from gateway.worker import Worker
 from providers import Channel
 
@@ -320,7 +321,7 @@ async def test_a_changed_route_gives_as_many_places_as_its_provider_has(house: H
     await house.accept(50, Priority.CRITICAL)
     worker = house.worker(pipeline, concurrency={"one": 2, "two": 9})
     await pipeline.until(lambda: pipeline.under_way.total() == 2)
-    house.judge = replace(house.judge, routes={Channel.SMS: ("two",)})
+    house.judge = replace(house.judge, routes={Channel.SMS: Route(("two",))})
     worker.notice()
     await pipeline.until(lambda: pipeline.under_way.total() == 9)
     hanging.set()

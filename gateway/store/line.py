@@ -23,8 +23,8 @@ _AHEAD = (
     " and (l.expires_at > $3 or (b.due_at <= $2 or b.lease_until > $2) and not (b.message = any($1)))"
     f" {_BY_RANK}"
 )
-"""The best of those that go before ``l`` in its own line, at ``$2``. Before what expires by ``$3`` go neither those that
-only wait, such as for a turn of their own or to be tried again, nor any that is decided with it, in their order."""
+"""The best of those that go before ``l`` in its own line, at ``$2``. Before what expires by ``$3`` goes neither what
+only waits, such as for a turn of its own or to be tried again, nor what is decided with it, in their order."""
 LAST = 60_000_000
 """Microseconds before its expiry in which nobody who only waits goes before a message any more."""
 

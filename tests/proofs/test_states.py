@@ -822,24 +822,24 @@ def prove(arena: Arena, number: int, steps: int) -> None:
 @pytest.mark.timeout(300)
 def test_the_promises_hold_on_sqlite(tmp_path: Path) -> None:
     with arena_at(f"sqlite:///{tmp_path}/store.db") as arena:
-        prove(arena, examples=50, steps=30)
+        prove(arena, number=50, steps=30)
 
 
 @pytest.mark.timeout(300)
 def test_the_promises_hold_on_postgresql(postgres_url: str) -> None:
     with arena_at(postgres_url) as arena:
-        prove(arena, examples=25, steps=30)
+        prove(arena, number=25, steps=30)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_the_promises_hold_on_sqlite_for_long(tmp_path: Path) -> None:
     with arena_at(f"sqlite:///{tmp_path}/store.db") as arena:
-        prove(arena, examples=600, steps=60)
+        prove(arena, number=600, steps=60)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_the_promises_hold_on_postgresql_for_long(postgres_url: str) -> None:
     with arena_at(postgres_url) as arena:
-        prove(arena, examples=300, steps=50)
+        prove(arena, number=300, steps=50)

@@ -62,6 +62,21 @@ def test_it_goes_by_the_first_channel_through_the_first_provider_before_the_dead
     assert step(facts()) == Attempting(Address(Channel.SMS, PHONE), "one", NOON + SPAN, "UTC", until_night)
 
 
+def test_a_mail_address_is_the_same_however_it_is_capitalized_and_a_token_is_not() -> None:
+    assert fingerprint("Ann@Example.com") == fingerprint("ann@example.com")
+    assert fingerprint("Token") != fingerprint("token")
+    assert len({fingerprint(address) for address in (PHONE, OTHER_PHONE, MAIL, "token")}) == 4
+
+
+def test_waits_double_and_are_spread_by_half_to_both_sides() -> None:
+    for tries in (0, 1, 2, 3):
+        waits_ = [backoff(f"message {number}", tries) for number in range(2_000)]
+        usual = 5 * SECOND * 2**tries
+        assert (min(waits_) - usual / 2) / usual < 0.01
+        assert (3 * usual / 2 - max(waits_)) / usual < 0.01
+        assert usual / 2 <= min(waits_) <= max(waits_) <= 3 * usual / 2
+
+
 def test_the_first_byte_is_never_written_after_the_message_has_expired() -> None:
     soon = step(facts(message=message(expires_at=NOON + SECOND)))
     assert isinstance(soon, Attempting)

@@ -20,11 +20,11 @@ _BY_RANK = "order by b.priority, b.expires_at, b.message limit 1"
 _AHEAD = (
     "select b.message from due b where b.person = l.person and b.line = l.line"
     f" and b.starts_at <= $2 and {_BEFORE}"
-    " and (l.expires_at > $3 or (b.due_at <= $2 or b.lease_until > $2) and not (b.message = any($1)))"
+    " and (l.expires_at > $3 or b.due_at <= $2 or b.lease_until > $2)"
     f" {_BY_RANK}"
 )
-"""The best of those that go before ``l`` in its own line, at ``$2``. Before what expires by ``$3`` goes neither what
-only waits, such as for a turn of its own or to be tried again, nor what is decided with it, in their order."""
+"""The best of those that go before ``l`` in its own line, at ``$2``: of those that only wait, such as for a turn of
+their own or to be tried again, none before what expires by ``$3``."""
 LAST = 60_000_000
 """Microseconds before its expiry in which nobody who only waits goes before a message any more."""
 
@@ -84,8 +84,8 @@ def _behind(same: str | None, other: str | None) -> tuple[str, bool] | None:
 def ahead(message: str, now: datetime) -> Operation[str | None]:
     """The message of the same line that goes first."""
     found = yield Fetch(
-        f"select ({_AHEAD}) from due l where l.message = any($1) and l.line <> 0",
-        ([message], microseconds(now), microseconds(now) + LAST),
+        f"select ({_AHEAD}) from due l where l.message = $1 and l.line <> 0",
+        (message, microseconds(now), microseconds(now) + LAST),
     )
     return found[0][0] if found else None
 

@@ -85,9 +85,7 @@ class Writes:
     def behind(self, message: Message, behind: Behind) -> Behind:
         """A message lets another go first."""
         until = self.us + YIELD
-        if (
-            behind.same_line
-        ):  # woken when that one settles; by itself before it expires, and then half as long each time
+        if behind.same_line:  # woken when that one settles; by itself before it expires, each time after half the rest
             end = microseconds(message.expires_at)
             until = end - LAST if self.us < end - LAST else min(end, self.us + max((end - self.us) // 2, YIELD))
         self._waiting.append((message.id, until, BEHIND if behind.same_line else 0, 0, 0, self._judge.number))

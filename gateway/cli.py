@@ -54,9 +54,9 @@ def serve(
     ] = False,
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. It takes up changes of policy and routes; SIGHUP has it look at once."""
-    from gateway import app as application  # noqa: PLC0415 - the other commands start without it
-    from gateway.config import locate  # noqa: PLC0415
-    from gateway.logs import to_stdout  # noqa: PLC0415
+    from gateway import app as application
+    from gateway.config import locate
+    from gateway.logs import to_stdout
 
     roles = role or list(application.ROLES)
     if unknown := set(roles) - set(application.ROLES):
@@ -80,8 +80,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Say everything that is wrong or doubtful in a configuration; exit status 2 if it cannot be used, else 0."""
-    from gateway.config import check as examine  # noqa: PLC0415
-    from gateway.config import locate  # noqa: PLC0415
+    from gateway.config import check as examine
+    from gateway.config import locate
 
     path = locate(file, os.environ)
     report = examine(path, os.environ, policy_alone=policy)
@@ -102,8 +102,8 @@ def check(
 @main.command()
 def migrate(config: ConfigOption = None) -> None:
     """Bring the database's tables to this version's form."""
-    from gateway.store.engine import StoreUnavailable  # noqa: PLC0415
-    from gateway.store.migrate import migrate as bring  # noqa: PLC0415
+    from gateway.store.engine import StoreUnavailable
+    from gateway.store.migrate import migrate as bring
 
     try:
         talk.print(f"The tables are at {bring(_load(config).store)}.")
@@ -119,7 +119,7 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Send requests from a file or a pipe to a running gateway."""
-    from gateway.client import GatewayError, send_lines  # noqa: PLC0415
+    from gateway.client import GatewayError, send_lines
 
     try:
         stream = sys.stdin.buffer if str(file) == "-" else file.open("rb")
@@ -147,7 +147,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say what became of a message and why; of one that waits, when it can go."""
-    from gateway.client import explanation  # noqa: PLC0415
+    from gateway.client import explanation
 
     _tell(explanation(message, source, url, key), as_json=as_json)
 
@@ -167,7 +167,7 @@ def eligible(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a person may be contacted, by every rule, and if not, when; nothing is sent."""
-    from gateway.client import eligibility  # noqa: PLC0415
+    from gateway.client import eligibility
 
     options = {"channel": channel, "at": at, "timezone": timezone, "campaign": campaign, "priority": priority}
     asked = {"category": category} | {name: value for name, value in options.items() if value is not None}
@@ -185,9 +185,9 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End afterwards.")] = False,
 ) -> None:
     """Run the gateway with a sample policy and send a small campaign whose requests meet every fate."""
-    from gateway import app as application  # noqa: PLC0415
-    from gateway import demo as sample  # noqa: PLC0415
-    from gateway.logs import to_stdout  # noqa: PLC0415
+    from gateway import app as application
+    from gateway import demo as sample
+    from gateway.logs import to_stdout
 
     to_stdout(logging.WARNING)
     try:
@@ -214,7 +214,7 @@ def root(
 def run(work: Coroutine[Any, Any, T]) -> T:
     """On uvloop where it is installed."""
     try:
-        from uvloop import new_event_loop  # noqa: PLC0415 - an extra
+        from uvloop import new_event_loop
     except ImportError:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -223,7 +223,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def _tell(answer: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None:
     """Print what a running gateway answers: its sentences, or all of it."""
-    from gateway.client import GatewayError  # noqa: PLC0415
+    from gateway.client import GatewayError
 
     try:
         found = run(answer)
@@ -237,7 +237,7 @@ def _tell(answer: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None
 
 
 def _load(option: Path | None) -> Config:
-    from gateway.config import ConfigError, load, locate  # noqa: PLC0415
+    from gateway.config import ConfigError, load, locate
 
     path = locate(option, os.environ)
     try:

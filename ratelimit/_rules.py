@@ -190,12 +190,7 @@ def earliest(
         history: The person's counted contacts in any order, reaching back at least as far as the longest window.
     """
     at = _checked(at, span)
-    applicable = [
-        rule
-        for rule in rules
-        if (rule.only is ALL or rule.only.covers(subject))
-        and (rule.enforce >= _ALL_PERSONS or enforced(rule, subject.person))
-    ]
+    applicable = _applied(rules, subject)
     instant, objector, last, agreed = at, None, None, False
     while not agreed:
         agreed = True
@@ -234,7 +229,7 @@ def follow(
     Takes what ``earliest`` takes, and goes its way.
     """
     at = _checked(at, span)
-    applicable = [rule for rule in rules if rule.only.covers(subject) and enforced(rule, subject.person)]
+    applicable = _applied(rules, subject)
     told: dict[str, Ruling] = {}
     instant, agreed = at, False
     while not agreed:
@@ -253,12 +248,21 @@ def follow(
 
 def closes(at: datetime, rules: Sequence[Rule], subject: Subject) -> datetime | None:
     """Until when the rules that permit ``at`` go on doing so if there is no further contact; None: for good."""
-    ends = [
-        end
+    ends = (rule.shuts(at, subject) for rule in _applied(rules, subject))
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _applied(rules: Sequence[Rule], subject: Subject) -> list[Rule]:
+    """Those that hold a subject back: the others have no say about it, or are in shadow for its person.
+
+    Looks for the plain case first, for every decision asks.
+    """
+    return [
+        rule
         for rule in rules
-        if rule.only.covers(subject) and enforced(rule, subject.person) and (end := rule.shuts(at, subject)) is not None
+        if (rule.only is ALL or rule.only.covers(subject))
+        and (rule.enforce >= _ALL_PERSONS or enforced(rule, subject.person))
     ]
-    return min(ends, default=None)
 
 
 def enforced(rule: Rule, person: str) -> bool:

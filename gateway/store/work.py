@@ -184,7 +184,9 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     """
     messages = [s.claimed.lease.message for s in settlements]
     profiles = yield from known.lock(message.person for message in messages)
-    yield from known.lock_addresses(messages, profiles, judge)
+    # What was accepted is not decided anew, so no address need be held for it.
+    again = (s.claimed.lease.message for s in settlements if s.outcome.state is not AttemptState.ACCEPTED)
+    yield from known.lock_addresses(again, profiles, judge)
     now = instant((yield Now()))
     found = yield Fetch(
         "select message, fence, lease_until, tries, attempts, said, line from due where message = any($1)",

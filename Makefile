@@ -60,7 +60,7 @@ proofs: .venv/ready-for-tests
 	@sh tests/install-servers postgresql
 	$(BIN)/pytest tests/proofs -m full --timeout 3600
 
-# Takes hours. MODULES="ratelimit.clocks* gateway.outcome*" picks; what was tried before is kept in mutants/.
+# Takes about an hour. MODULES="ratelimit.clocks* gateway.outcome*" picks; what was tried before is kept in mutants/.
 mutants: .venv/ready-for-mutants
 	DECORUM_EXAMPLES=0.1 $(BIN)/python -m mutmut run --max-children 2 $(MODULES)
 	$(BIN)/python -m tests.proofs.survivors $(MODULES)

@@ -180,6 +180,7 @@ def next_step(
         span: how long after now the first byte may still be written.
         tried: providers that failed it since it last waited.
     """
+    facts = at_present(facts)
     message, now = facts.message, facts.now
     category = policy.categories.get(message.category)
     if category is None:
@@ -214,6 +215,22 @@ def next_step(
     )
 
 
+def at_present(facts: Facts) -> Facts:
+    """The same, with nothing ahead of now: where the clock has been set back, what was begun has been, and holds."""
+    held = (facts.contacts, *facts.on_addresses.values())
+    if all(contact.begun <= facts.now for contacts in held for contact in contacts):
+        return facts
+    return replace(
+        facts,
+        contacts=_begun(facts.contacts, facts.now),
+        on_addresses={address: _begun(got, facts.now) for address, got in facts.on_addresses.items()},
+    )
+
+
+def _begun(contacts: Sequence[Contact], now: datetime) -> list[Contact]:
+    return [contact._replace(begun=min(contact.begun, now)) for contact in contacts]
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What the rules say of a message on one of its channels."""
@@ -230,11 +247,10 @@ def _asked(
     facts: Facts, usable: Sequence[Address], policy: Policy, category: Category, span: timedelta
 ) -> _Asked | Deferred | Ended:
     """The address to use now; or how long the message waits, for whichever of its channels is free first."""
-    rules = policy.rules(category)
-    at = _asked_at(facts, rules)
+    rules, at = policy.rules(category), facts.now
     asked, capped = _each(facts, usable, policy, category, span, at)
     best = min(asked, key=lambda one: (one.verdict.at is None, one.verdict.at or at))
-    if best.verdict.at == facts.now:
+    if best.verdict.at == at:
         held = [explain(at, span, rules, one.subject, facts.contacts) for one in asked if one is not best]
         return replace(best, passed=tuple(r for rulings in held for r in rulings if r.enforced and not r.permits))
     verdict = best.verdict
@@ -281,14 +297,6 @@ def _each(
     return asked, capped
 
 
-def _asked_at(facts: Facts, rules: Sequence[Rule]) -> datetime:
-    """When the rules are asked about.
-
-    Later than now only where the clock has been set back: no place is free before what was done is past.
-    """
-    return max(facts.now, *(c.begun for c in facts.contacts)) if rules and facts.contacts else facts.now
-
-
 def _capped(asked: _Asked, rules: Sequence[Rule], span: timedelta, at: datetime) -> bool:
     """Whether caps and gaps hold it back for longer than the clocks alone would."""
     clocks = [rule for rule in rules if not rule.looks_back]
@@ -300,7 +308,7 @@ def _shadow(facts: Facts, rules: Sequence[Rule], subject: Subject, span: timedel
     shadows = [rule for rule in rules if not enforced(rule, subject.person)]
     if not shadows:
         return ()
-    rulings = explain(_asked_at(facts, rules), span, shadows, subject, facts.contacts)
+    rulings = explain(facts.now, span, shadows, subject, facts.contacts)
     return tuple(ruling for ruling in rulings if not ruling.permits)
 
 
@@ -365,8 +373,8 @@ def reachable(
 
 def _abused(facts: Facts, address: Address, limit: FrequencyCap, span: timedelta) -> bool:
     """Whether the address got as many of the category as any may."""
-    at, nobody, history = _on_address(facts, address, zone("UTC"))
-    return limit.first(at, span, nobody, history) != facts.now
+    nobody, history = _on_address(facts, address, zone("UTC"))
+    return limit.first(facts.now, span, nobody, history) != facts.now
 
 
 def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -> tuple[Ruling, ...]:
@@ -384,15 +392,14 @@ def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -
 def abuse(facts: Facts, address: Address, limit: FrequencyCap, policy: Policy, span: timedelta) -> Ruling:
     """What the limit to what one address may get says, by the clock of the person."""
     where = whereabouts(facts.message.body, facts.person.profile, address, policy)
-    at, nobody, history = _on_address(facts, address, where.zones[0])
-    return limit.explain(at, span, nobody, history)
+    nobody, history = _on_address(facts, address, where.zones[0])
+    return limit.explain(facts.now, span, nobody, history)
 
 
-def _on_address(facts: Facts, address: Address, clock: ZoneInfo) -> tuple[datetime, Subject, Sequence[Contact]]:
-    """When an address is asked about, as whose, and what it got: by one calendar, whomever it belongs to."""
+def _on_address(facts: Facts, address: Address, clock: ZoneInfo) -> tuple[Subject, Sequence[Contact]]:
+    """As whose an address is asked about, and what it got: by one calendar, whomever it belongs to."""
     history = facts.on_addresses.get(fingerprint(address.value), ())
-    at = max(facts.now, *(contact.begun for contact in history)) if history else facts.now
-    return at, Subject(address.channel, facts.message.category, None, (clock,), zone("UTC")), history
+    return Subject(address.channel, facts.message.category, None, (clock,), zone("UTC")), history
 
 
 def _spent(facts: Facts, address: Address) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from gateway.decide import Facts, abuse, reachable, subject_of
+from gateway.decide import Facts, abuse, at_present, reachable, subject_of
 from gateway.message import Address, Refusal, addresses
 from ratelimit import Verdict, earliest, explain, follow
 
@@ -41,6 +41,7 @@ def explained(
     facts: Facts, policy: Policy, routes: Mapping[Channel, Sequence[str]], span: timedelta
 ) -> tuple[Explained, ...]:
     """What each rule says of a message now: on the channel it would go by, and on those it would go by instead."""
+    facts = at_present(facts)
     category = policy.categories[facts.message.category]
     rules = policy.rules(category)
     found = []

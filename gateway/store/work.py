@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _BUGS = 5
 """Decisions of one message that may break before it is parked."""
+_UNSETTLED = (AttemptState.INTENT, AttemptState.UNKNOWN)
 _UNHEARD = Outcome(AttemptState.NOT_SENT, error="store")
 """Of an attempt that was opened by a commit nobody heard of: so nobody was called for it."""
 
@@ -194,18 +195,15 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     )
     places = {row[0]: Place(*row[1:]) for row in found}
     writes = Writes(now, judge)
-    late = [s.claimed.attempt.id for s in settlements if s.claimed.attempt.message not in places]
-    given_up: set[str] = set()
-    if late:
-        unknown = yield Fetch("select id from attempts where id = any($1) and state = 'unknown'", (late,))
-        given_up = {attempt for (attempt,) in unknown}
+    amended = yield from _amended(settlements, places)
     answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
     for index, settlement in enumerate(settlements):
         claimed, outcome = settlement.claimed, settlement.outcome
         writes.outcome(claimed.lease.message.person, claimed.attempt, outcome)
         place = places.get(claimed.attempt.message)
-        if outcome.state is AttemptState.ACCEPTED and (place or claimed.attempt.id in given_up):
+        given_up = amended.get(claimed.attempt.id) is AttemptState.UNKNOWN
+        if outcome.state is AttemptState.ACCEPTED and (place or given_up):
             # Given up as unknown meanwhile: others have been told so, and are told better.
             end = Ended(MessageState.SENT, "accepted")
             sent = writes.ended(claimed.lease.message, place.line if place else 0, end, claimed.attempt)
@@ -214,9 +212,12 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             undecided.append((index, settlement))
     if undecided:
         read = yield from known.read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
+        for settlement in settlements:
+            attempt = settlement.claimed.attempt
+            if amended.get(attempt.id, AttemptState.INTENT) in _UNSETTLED:
+                read.settle(settlement.claimed.lease.message, attempt, settlement.outcome)
         for _, settlement in undecided:
             message = settlement.claimed.lease.message
-            read.settle(message, settlement.claimed.attempt, settlement.outcome)
             for attempt in read.open(message):
                 writes.outcome(message.person, attempt, _UNHEARD)
                 read.settle(message, attempt, _UNHEARD)
@@ -233,6 +234,19 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             answers[index] = read.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
     yield from writes.run()
     return answers
+
+
+def _amended(settlements: Sequence[Settlement], places: Mapping[str, Place]) -> Operation[dict[str, AttemptState]]:
+    """Of those that come too late to go on, what the attempts are taken for by now."""
+    late = []
+    for settlement in settlements:
+        place = places.get(settlement.claimed.attempt.message)
+        if place is None or place.fence != settlement.claimed.lease.fence:
+            late.append(settlement.claimed.attempt.id)
+    if not late:
+        return {}
+    found = yield Fetch("select id, state from attempts where id = any($1)", (late,))
+    return {attempt: AttemptState(state) for attempt, state in found}
 
 
 def disown(attempts: Mapping[str, str]) -> Operation[None]:

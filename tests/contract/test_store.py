@@ -213,6 +213,39 @@ async def test_a_late_failure_of_a_lost_lease_starts_no_further_attempt(world: W
     assert isinstance(await world.settle(claimed, outcome(AttemptState.NOT_SENT)), Lost)
 
 
+async def test_the_place_that_a_lost_lease_gives_back_is_there_for_who_is_decided_beside_it(world: World) -> None:
+    world.ruled("  caps: [{name: one, limit: 1, per: 24h, channel: sms}]")
+    first = await world.claimed(world.new())
+    world.pass_time(seconds=31)
+    assert [type(step) for step in await world.due()] == [Ended]  # unknown, and keeps its place
+    other = await world.claimed(world.new(channels=(Channel.EMAIL, Channel.SMS)))
+    _, beside = await world.store.settle(
+        [
+            Settlement(first, outcome(AttemptState.NOT_SENT)),
+            Settlement(other, outcome(AttemptState.REJECTED)),
+        ],
+        world.judge,
+    )
+    assert isinstance(beside, Claimed)
+    assert beside.step.address.channel is Channel.SMS
+
+
+async def test_a_late_failure_gives_no_place_back_of_what_was_delivered(world: World) -> None:
+    world.ruled("  caps: [{name: one, limit: 1, per: 24h, channel: sms}]")
+    first = await world.claimed(world.new())
+    await world.store.receipt([receipt(first, ReceiptStatus.DELIVERED)], world.judge)
+    other = await world.claimed(world.new(channels=(Channel.EMAIL, Channel.SMS)))
+    _, beside = await world.store.settle(
+        [
+            Settlement(first, outcome(AttemptState.NOT_SENT)),
+            Settlement(other, outcome(AttemptState.REJECTED)),
+        ],
+        world.judge,
+    )
+    assert isinstance(beside, Deferred)
+    assert beside.rule == "one"
+
+
 async def test_failover_is_one_transaction_and_names_the_next_provider(world: World) -> None:
     new = world.new()
     await world.accept(new)

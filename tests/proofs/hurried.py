@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABOUT = ("ratelimit", "decide", "outcome", "whereabouts", "forecast")
+ABOUT = ("ratelimit", "decide", "outcome", "whereabouts", "forecast", "routing", "pace.")
 
 settings.register_profile("hurried", phases=[Phase.explicit, Phase.generate], database=None, deadline=None)
 settings.load_profile("hurried")

@@ -239,6 +239,8 @@ def test_who_it_was_for_is_no_matter_to_an_address_and_caps_see_none_of_it() -> 
 def test_a_clock_that_is_set_back_frees_no_place_at_an_address() -> None:
     ahead = {fingerprint(PHONE): [contact(NOON + HOUR + n * SECOND, category="code") for n in range(5)]}
     assert went(code(on_addresses=ahead))[0] == "email"
+    fewer = {fingerprint(PHONE): ahead[fingerprint(PHONE)][1:]}
+    assert went(code(on_addresses=fewer))[0] == "sms"  # nor does it take one
 
 
 def test_of_several_devices_the_first_that_is_not_over_its_limit_is_used() -> None:
@@ -472,8 +474,8 @@ def test_nothing_goes_against_an_enforced_rule_an_opt_out_or_the_limit_of_its_ad
         return
     category = policy.categories[about.category]
     _, subject = decide.subject_of(known, taken.address, policy)
-    at = max([known.now, *(c.begun for c in known.contacts)]) if policy.rules(category) else known.now
-    rulings = explain(at, SPAN, policy.rules(category), subject, known.contacts)
+    begun = [contact._replace(begun=min(contact.begun, known.now)) for contact in known.contacts]
+    rulings = explain(known.now, SPAN, policy.rules(category), subject, begun)
     assert all(ruling.permits for ruling in rulings if ruling.enforced)
     assert taken.shadow == tuple(ruling for ruling in rulings if not ruling.permits)
     said = (*known.person.optouts, *known.person.refused.get(taken.address.value, ()))

@@ -217,8 +217,10 @@ def next_step(
 
 def at_present(facts: Facts) -> Facts:
     """The same, with nothing ahead of now: where the clock has been set back, what was begun has been, and holds."""
-    held = (facts.contacts, *facts.on_addresses.values())
-    if all(contact.begun <= facts.now for contacts in held for contact in contacts):
+    now = facts.now
+    if not any(
+        [contact for contact in held if contact.begun > now] for held in (facts.contacts, *facts.on_addresses.values())
+    ):
         return facts
     return replace(
         facts,

@@ -60,11 +60,13 @@ def whereabouts(request: Mapping[str, Any], profile: Profile, address: Address |
         policy: knows the defaults.
     """
     called = address.value if address and address.channel in _CALLED else (request.get("to") or {}).get("phone")
-    calendar = _of(profile, (profile.phone,), (profile.locale,), policy).zones[0]
-    found = _of(profile, (called, profile.phone), (profile.locale, request.get("locale")), policy)
+    locale = request.get("locale")
+    home = found = _of(profile, (profile.phone,), (profile.locale,), policy)
+    if locale or called not in (None, profile.phone):
+        found = _of(profile, (called, profile.phone), (profile.locale, locale), policy)
     if asked := request.get("timezone"):
-        return Whereabouts((zone(asked),), calendar, ZoneSource.REQUEST, found.country)
-    return replace(found, calendar=calendar)
+        return Whereabouts((zone(asked),), home.calendar, ZoneSource.REQUEST, found.country)
+    return found if found is home else replace(found, calendar=home.calendar)
 
 
 _CALLED = (Channel.SMS, Channel.ROBOCALL)

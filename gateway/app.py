@@ -297,6 +297,7 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
+            self._relay_wake.clear()  # first: without a broker nothing below waits but for this
             busy = False
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
@@ -310,7 +311,6 @@ class App:
     async def _publish_some(self, publisher: Publisher, until: float) -> bool:
         """Publish until the outbox is empty or the time is up; whether there may be more."""
         while asyncio.get_running_loop().time() < until:
-            self._relay_wake.clear()
             events = await self.store.unpublished(_RELAY_BATCH)
             if not events:
                 return False

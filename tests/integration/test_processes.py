@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,6 +221,26 @@ async def test_a_broker_that_refuses_the_login_is_named_and_the_password_is_not(
         gateway.signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
     assert "hunter2" not in gateway.text
+
+
+async def test_a_broker_that_is_not_there_holds_up_no_message_that_comes_by_http(tmp_path: Path) -> None:
+    file, port = written(tmp_path, broker=f"amqp://guest:guest@127.0.0.1:{free_port()}/")
+
+    def sent(user: str) -> bool:
+        request = REQUEST | CONTENT | {"id": user, "user": user}
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/messages", json.dumps(request).encode(), {"content-type": "application/json"}
+        )
+        with suppress(OSError), urllib.request.urlopen(asked, timeout=5):
+            return get(port, f"/v1/messages?source=local&id={user}")[1].get("state") == "sent"
+        return False
+
+    with served(tmp_path, file) as gateway:
+        for user in ("ann", "bob", "cyd"):  # what became of each is an event that cannot be published
+            await wait_until(lambda: sent(user), 30)  # noqa: B023 - not kept
+        assert get(port, "/readyz")[1]["parts"]["broker"] != "ok"
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
 
 
 async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def _abused(facts: Facts, address: Address, limit: FrequencyCap, span: timedelta
 
 def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -> tuple[Ruling, ...]:
     """What the category's limit says of each address that has reached it."""
-    if category.abuse is None or not facts.on_addresses:
+    if category.abuse is None:
         return ()
     rulings = (
         abuse(facts, address, category.abuse, policy, span)
@@ -393,7 +393,7 @@ def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -
 
 def abuse(facts: Facts, address: Address, limit: FrequencyCap, policy: Policy, span: timedelta) -> Ruling:
     """What the limit to what one address may get says, by the clock of the person."""
-    where = whereabouts(facts.message.body, facts.person.profile, address, policy)
+    where, _ = subject_of(facts, address, policy)
     nobody, history = _on_address(facts, address, where.zones[0])
     return limit.explain(facts.now, span, nobody, history)
 
@@ -463,11 +463,8 @@ def _later(facts: Facts) -> Step:
     """Every provider of the route has failed it for now."""
     if facts.tries >= RETRY_BUDGET:
         return _ended(facts, MessageState.FAILED, _last_error(facts))
-    if not facts.attempts:
-        return Ended(MessageState.REFUSED, Refusal.NO_ADDRESS)
     until = facts.now + backoff(facts.message.id, facts.tries)
-    burns = not (facts.attempts[-1].error or "").startswith("throttled")
-    deferred = Deferred(until, "retry", burns=burns)
+    deferred = Deferred(until, "retry", burns=not _last_error(facts).startswith("throttled"))
     return deferred if until < facts.message.expires_at else _until_expiry(deferred, facts.message)
 
 

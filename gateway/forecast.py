@@ -5,7 +5,7 @@ Pure, and by the same functions that decide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.message import Message, Person
     from gateway.whereabouts import Whereabouts
     from providers import Channel
-    from ratelimit import Contact, FrequencyCap, Ruling
+    from ratelimit import Contact, Ruling
 
 _NOTHING: Mapping[str, Sequence[Contact]] = MappingProxyType({})
 
@@ -98,33 +98,20 @@ def eligibility(
         refusal = Refusal.OPTED_OUT
     facts = Facts(message, person, contacts, (), 0, at, on_addresses)
     usable = [address for address in found if address not in bad and address not in said]
-    limits = [(address, abuse(facts, address, category.abuse, policy, span)) for address in usable if category.abuse]
-    free = next((address for address, limit in limits if limit.permits), None)
-    address = free or (usable or [Address(channel, "")])[0]
+    address, limit = (usable or [Address(channel, "")])[0], None
+    if category.abuse and usable:
+        limits = [(abuse(facts, one, category.abuse, policy, span), one) for one in usable]
+        limit, address = min(limits, key=lambda one: (one[0].next is None, one[0].next or at))
     where, subject = subject_of(facts, address, policy)
-    rules = policy.rules(category)
-    verdict = earliest(at, span, rules, subject, contacts)
-    rulings = explain(at, span, rules, subject, contacts) + follow(at, span, rules, subject, contacts)
-    if category.abuse and limits:
-        limit = dict(limits)[address]
+    rules, history = policy.rules(category), facts.contacts
+    verdict = earliest(at, span, rules, subject, history)
+    rulings = explain(at, span, rules, subject, history) + follow(at, span, rules, subject, history)
+    if limit:
         rulings = (limit, *rulings)
-        if not limit.permits:
-            verdict = _both(facts, address, category.abuse, limit, policy, span)
+        if limit.next is None:
+            verdict = Verdict(None, limit.rule, limit.rule)
+        elif not limit.permits:
+            # A place that has freed stays free: the rules alone decide from then on.
+            then = earliest(limit.next, span, rules, subject, history)
+            verdict = Verdict(then.at, limit.rule, then.never)
     return Eligibility(refusal, verdict, rulings, where, bool(found))
-
-
-def _both(
-    facts: Facts, address: Address, limit: FrequencyCap, objects: Ruling, policy: Policy, span: timedelta
-) -> Verdict:
-    """When the limit of the address, which objects, and all rules permit it at once."""
-    rules = policy.rules(policy.categories[facts.message.category])
-    _, subject = subject_of(facts, address, policy)
-    free = objects.next
-    while free is not None:
-        verdict = earliest(free, span, rules, subject, facts.contacts)
-        if verdict.at in (None, free):
-            return Verdict(verdict.at, objects.rule, verdict.never)
-        free = abuse(replace(facts, now=verdict.at or free), address, limit, policy, span).next
-        if free == verdict.at:
-            return Verdict(free, objects.rule)
-    return Verdict(None, objects.rule, objects.rule)

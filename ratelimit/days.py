@@ -25,6 +25,7 @@ _Place = tuple[str, str | None]
 
 _WHOLE_DAY = ((timedelta(0), DAY),)
 _ENGLISH = "en_US"
+"""Whatever country the package knows in any language at all it knows in this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _of_year(country: str, subdivision: str | None, year: int) -> Mapping[date, 
 
 
 def _calendar(country: str, subdivision: str | None, year: int | None = None) -> HolidayBase:
-    """The holidays of a year, in English where the package can; without a year none.
+    """The holidays of a year, in English; without a year none.
 
     Raises:
         ValueError: there is no such country or subdivision.
@@ -126,5 +127,4 @@ def _calendar(country: str, subdivision: str | None, year: int | None = None) ->
         some = f"one of {', '.join(known.subdivisions)}" if known.subdivisions else "none"
         raise ValueError(f"no public holidays are known for the subdivision {subdivision!r} of {country}: {some}")
     # Without a language the package would take the machine's.
-    language = _ENGLISH if _ENGLISH in known.supported_languages else known.default_language
-    return country_holidays(country, subdiv=subdivision, years=year, language=language)
+    return country_holidays(country, subdiv=subdivision, years=year, language=_ENGLISH)

@@ -82,7 +82,7 @@ class QuietHours:
         if free == at:
             why = f"outside {hours} in {_wording.zones(subject.zones)}"
             return Ruling(self.name, permits=True, next=at, why=why)
-        ends = None if free is None else _timeline.first_open(_within, self._hours, subject.zones, at, span, subject)
+        ends = _timeline.first_open(_within, self._hours, subject.zones, at, span, subject)
         quiet = [zone for zone in subject.zones if _timeline.is_shut(_within, self._hours, (zone,), at)]
         if quiet:
             why = f"{at.astimezone(quiet[0]):%H:%M} in {_wording.zones(quiet)} is within {hours}"
@@ -159,7 +159,7 @@ class SendWindow:
         reading = f"{at.astimezone(likeliest[0]):%H:%M} in {likeliest[0].key}"
         if free == at:
             return Ruling(self.name, permits=True, next=at, why=f"{reading} is within {window}")
-        opens = None if free is None else _timeline.first_open(_outside, of, likeliest, at, span, subject)
+        opens = _timeline.first_open(_outside, of, likeliest, at, span, subject)
         if _timeline.is_shut(_outside, of, likeliest, at):
             why = f"{reading} is outside {window}"
         elif opens == at:

@@ -20,6 +20,7 @@ from gateway.message import (
     Priority,
     Profile,
     PushAddress,
+    WhenCapped,
 )
 from providers import Channel
 from ratelimit import Contact, Only, QuietHours, zone
@@ -198,3 +199,77 @@ def situations(draw: Any) -> tuple[Facts, Health, frozenset[str]]:
     )
     failing = {(channel, name) for name in draw(names) for channel in Channel}
     return known, Health(failing, paused, draw(names)), draw(names)
+
+
+CODES = POLICY.categories["code"].abuse
+assert CODES is not None
+RICH = {
+    choice: ruled(
+        """
+  caps:
+    - {name: daily, limit: 3, per: 24h, reserve: {high: 1}}
+    - {name: text, channel: sms, limit: 1, per: 6h}
+    - {name: topical, limit: 1, per: 12h, scope: [user, labels.topic]}
+    - {name: monthly, limit: 4, per: week, scope: [user, campaign]}
+    - {name: shadow, limit: 1, per: 30d, enforce: 0%}
+    - {name: canary, limit: 2, per: 12h, enforce: 50%}
+  minimum_gap: 30m
+  quiet_hours:
+    - {name: night, from: "21:00", to: "08:00", release_over: 30m}
+  send_windows:
+    - {name: mails, channel: email, category: news, hours: ["09:00-12:00", "14:00-19:00"]}
+  holidays: [{name: us, country: US}]
+""",
+        when_capped=choice,
+        abuse=CODES,
+    )
+    for choice in WhenCapped
+}
+noes = st.builds(
+    OptOut,
+    channel=st.sampled_from([None, *Channel]),
+    category=st.sampled_from([None, "news", "receipt"]),
+    topic=st.sampled_from(["t", "u", None]),
+)
+
+
+@st.composite
+def rich(draw: Any) -> tuple[Facts, Policy]:
+    known, _, _ = draw(situations())
+    now, values = known.now, st.sampled_from(["t", "u", None])
+
+    def past(category: str) -> Contact:
+        ended = now - draw(st.integers(-1, 26 * 60)) * MINUTE
+        labels = {"topic": topic} if (topic := draw(values)) else {}
+        channel = draw(st.sampled_from(["sms", "email"]))
+        return contact(ended, campaign=draw(values), labels=labels, channel=channel, category=category)
+
+    labels = {"topic": topic} if (topic := draw(values)) else {}
+    who = draw(st.sampled_from(["ann", "bob", "cleo", "dan"]))
+    about = replace(
+        known.message,
+        person=who,
+        category=draw(st.sampled_from(["news", "news", "receipt", "code"])),
+        campaign=draw(values),
+        body={**known.message.body, "labels": labels},
+        expires_at=now + draw(st.integers(1, 60)) * HOUR,
+    )
+    refused = {
+        address: tuple(draw(st.lists(noes, max_size=1))) for address in draw(st.sets(st.sampled_from([PHONE, MAIL])))
+    }
+    addresses = {
+        fingerprint(address): [past(about.category) for _ in range(draw(st.integers(0, 6)))]
+        for address in draw(st.sets(st.sampled_from([PHONE, MAIL, "a"])))
+    }
+    return (
+        replace(
+            known,
+            message=about,
+            person=replace(known.person, id=who, refused=refused),
+            contacts=[past("news") for _ in range(draw(st.integers(0, 5)))],
+            attempts=[],
+            tries=0,
+            on_addresses=addresses,
+        ),
+        RICH[draw(st.sampled_from(WhenCapped))],
+    )

@@ -24,6 +24,7 @@ from gateway.decide import (
 from gateway.forecast import explained
 from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
+from gateway.sentences import ERRORS, REASONS
 from gateway.whereabouts import whereabouts
 from providers import Channel
 from tests.examples import examples
@@ -192,6 +193,28 @@ def test_what_no_rule_ever_permits_is_refused_with_the_reasons() -> None:
     assert {ruling.rule for ruling in taken.why if ruling.at} == {"morning", "evening", "night"}
 
 
+TEXT, UNSURE = message(channels=(Channel.SMS,)), attempt(AttemptState.UNKNOWN, error=None)
+
+
+@pytest.mark.parametrize(
+    ("known", "ends"),
+    [
+        (
+            facts(message=TEXT, attempts=[attempt(AttemptState.REJECTED, error=None)]),
+            Ended(MessageState.FAILED, "unknown"),
+        ),
+        (facts(message=TEXT, attempts=[UNSURE]), Ended(MessageState.UNKNOWN, "unknown")),
+        (
+            facts(message=message(category="receipt"), attempts=[UNSURE], person=person([OptOut()])),
+            Ended(MessageState.UNKNOWN, "unconfirmed"),
+        ),
+    ],
+)
+def test_an_end_whose_error_nobody_recorded_has_a_reason_that_there_are_words_for(known: Facts, ends: Ended) -> None:
+    assert step(known) == ends
+    assert ends.reason in {**REASONS, **ERRORS}
+
+
 # ---------------------------------------------------------------------------------------------------- how long it waits
 
 
@@ -254,7 +277,7 @@ def test_a_paused_provider_is_passed_over_and_waited_for_where_all_are() -> None
     assert went(facts(now=NOON + MINUTE), Health(paused=paused)) == ("sms", PHONE, "one")
     soon = message(expires_at=NOON + 30 * SECOND)
     short = waits(facts(message=soon), Health(paused=paused), tried={"two"})
-    assert (short.until, short.will_expire, short.burns) == (soon.expires_at, True, False)
+    assert (short.until, short.rule, short.will_expire, short.burns) == (soon.expires_at, "throttled", True, False)
 
 
 def test_a_full_provider_is_passed_over_and_waited_for_a_moment_but_by_what_is_critical() -> None:
@@ -277,7 +300,7 @@ def test_a_provider_without_a_turn_for_a_message_is_passed_over_and_waited_for_a
     assert waits(code, Health(paced={name: {own: SECOND} for name in ("one", "two")})).rule == "pace"
     soon = message(expires_at=NOON + SECOND)
     short = waits(facts(message=soon), Health(paced=paced), tried={"two"})
-    assert (short.until, short.will_expire, short.burns) == (soon.expires_at, True, False)
+    assert (short.until, short.rule, short.will_expire, short.burns) == (soon.expires_at, "pace", True, False)
 
 
 def test_a_failing_provider_is_left_alone_while_another_can_be_asked() -> None:
@@ -316,8 +339,14 @@ def test_a_message_is_given_up_when_its_tries_are_used_up() -> None:
 
 def test_a_retry_after_the_expiry_waits_for_that() -> None:
     soon = message(expires_at=NOON + SECOND)
-    later = waits(facts(message=soon, attempts=[attempt(AttemptState.NOT_SENT)], tries=9), tried={"one", "two"})
-    assert (later.until, later.will_expire, later.burns) == (soon.expires_at, True, True)
+    failed = facts(message=soon, attempts=[attempt(AttemptState.NOT_SENT)], tries=9)
+    later = waits(failed, tried={"one", "two"})
+    assert (later.until, later.rule, later.will_expire, later.burns) == (soon.expires_at, "retry", True, True)
+    # At the expiry it is too late.
+    last = NOON + backoff(soon.id, 9)
+    for expires_at in (last, last + timedelta(microseconds=1)):
+        later = waits(replace(failed, message=message(expires_at=expires_at)), tried={"one", "two"})
+        assert (later.until, later.will_expire) == (last, expires_at == last)
 
 
 @given(st.text(min_size=1), st.integers(0, 100))
@@ -357,6 +386,8 @@ def test_a_line_is_one_of_a_category_channels_and_campaign() -> None:
         len({line, *(line_of(other, news, ()) for other in others), line_of(message(category="never"), news, ())}) == 5
     )
     assert line_of(message(), POLICY.categories["code"], ()) == 0
+    receipt = message(category="receipt")  # at any hour, but not more than caps say
+    assert line_of(receipt, POLICY.categories["receipt"], ()) not in (0, line)
 
 
 @given(st.text(), st.lists(st.sampled_from(Channel), min_size=1, unique=True))
@@ -369,7 +400,16 @@ def test_a_line_fits_the_database_and_is_none_for_no_bound_message(campaign: str
 def test_lines_and_buckets_stay_what_they_are_from_release_to_release() -> None:
     """They are stored: another value would part what belongs together."""
     assert [bucket_of(name) for name in ("", "ann", "bob", "ジャン")] == [510, 56, 391, 935]
-    assert line_of(message(campaign="wake"), POLICY.categories["news"], ()) == 1448239593345151753
+    news = POLICY.categories["news"]
+    assert line_of(message(campaign="wake"), news, ()) == 1448239593345151753
+    assert line_of(message(), news, ()) == 5772545308908511163
+    assert line_of(message(), replace(news, collapse=True), ()) == -4721642352152649714
+    looked_at = {
+        "timezone": "Asia/Tokyo",
+        "to": {"phone": OTHER_PHONE, "push": [{"token": "t", "platform": "ios"}]},
+        "labels": {"topic": "t"},
+    }
+    assert line_of(message(body=looked_at), news, ()) == 2424612049926829754
 
 
 @given(st.text())
@@ -396,7 +436,7 @@ def test_nothing_that_a_rule_forbids_is_ever_attempted_and_no_wait_is_lost(
     match taken:
         case Deferred():
             assert now < taken.until <= about.expires_at
-            assert not (taken.burns and not known.attempts)
+            assert not (taken.burns and not tried)
         case Ended():
             assert taken.state not in (MessageState.WAITING, MessageState.SENDING, MessageState.SENT)
             assert (taken.state is MessageState.EXPIRED) <= (now >= about.expires_at)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gateway import decide
 from gateway.decide import Attempting, Deferred, Ended, Facts, fingerprint
@@ -18,6 +17,7 @@ from providers import Channel
 from ratelimit import Contact, explain
 from tests.examples import examples
 from tests.unit.deciding import (
+    CODES,
     DAY,
     HOUR,
     MAIL,
@@ -33,8 +33,8 @@ from tests.unit.deciding import (
     facts,
     message,
     person,
+    rich,
     ruled,
-    situations,
     step,
     waits,
     went,
@@ -106,6 +106,7 @@ def test_a_repeat_that_is_capped_by_what_may_have_been_sent_is_dropped_as_unknow
     repeated = step(facts(attempts=[unsure], contacts=[contact(NOON - MINUTE, holder="m" * 26)]), policy=policy)
     assert isinstance(repeated, Ended)
     assert repeated.state is MessageState.UNKNOWN
+    assert [(ruling.rule, ruling.permits) for ruling in repeated.why] == [("one", False)]
 
 
 def test_the_next_channel_that_permits_is_taken_and_what_held_the_others_is_kept() -> None:
@@ -203,9 +204,6 @@ def test_a_rule_narrowed_to_a_label_holds_no_message_without_it() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- abuse
 
-CODES = POLICY.categories["code"].abuse
-assert CODES is not None
-
 
 def got(address: str, *minutes_ago: float) -> dict[str, Sequence[Contact]]:
     return {fingerprint(address): [contact(NOON - ago * MINUTE, category="code") for ago in minutes_ago]}
@@ -228,12 +226,24 @@ def test_what_is_exempt_from_all_is_not_exempt_from_abuse() -> None:
     assert isinstance(refused, Ended)
     assert (refused.state, refused.reason) == (MessageState.REFUSED, Refusal.ABUSE)
     assert [(ruling.rule, ruling.permits) for ruling in refused.why] == [("abuse", False)] * 2
+    by_phone = message(category="code", channels=(Channel.SMS,), expires_at=NOON + HOUR)
+    refused = step(
+        facts(
+            message=by_phone, person=person(timezone=None, phone=OTHER_PHONE), on_addresses=got(OTHER_PHONE, *range(5))
+        )
+    )
+    assert isinstance(refused, Ended)
+    (told,) = refused.why
+    assert told.why.endswith("frees at 21:56 on 2026-11-22 (Asia/Tokyo)")  # by the clock of the number: 12:56 UTC
 
 
 def test_who_it_was_for_is_no_matter_to_an_address_and_caps_see_none_of_it() -> None:
     for_others = {fingerprint(PHONE): [contact(NOON - n * MINUTE, holder=f"p{n}", category="code") for n in range(5)]}
     assert went(code(on_addresses=for_others))[0] == "email"
     assert went(facts(on_addresses=for_others))[0] == "sms"  # another category, whose addresses are not limited
+    assert step(facts(on_addresses=for_others, person=person([OptOut()]))) == Ended(
+        MessageState.REFUSED, Refusal.OPTED_OUT
+    )
 
 
 def test_a_clock_that_is_set_back_frees_no_place_at_an_address() -> None:
@@ -266,12 +276,13 @@ def test_a_rule_in_shadow_holds_nothing_and_is_recorded_beside_what_was_done() -
     assert not held.place
 
 
-def test_a_canary_is_applied_to_some_persons_and_shadowed_for_the_others() -> None:
-    policy = ruled("  caps: [{name: half, limit: 1, per: 24h, enforce: 50%}]")
+@pytest.mark.parametrize("name", ["half", "part"])  # each has other persons
+def test_a_canary_is_applied_to_some_persons_and_shadowed_for_the_others(name: str) -> None:
+    policy = ruled(f"  caps: [{{name: {name}, limit: 1, per: 24h, enforce: 50%}}]")
     taken = []
     for n in range(400):
-        name = f"p{n}"
-        known = facts(message=message(person=name), person=replace(person(), id=name), contacts=[contact(NOON - HOUR)])
+        who = f"p{n}"
+        known = facts(message=message(person=who), person=replace(person(), id=who), contacts=[contact(NOON - HOUR)])
         taken.append(step(known, policy=policy))
         assert taken[-1] == step(known, policy=policy)
     held = sum(isinstance(one, Deferred) for one in taken)
@@ -374,6 +385,13 @@ def test_a_line_is_of_all_that_rules_and_opt_outs_look_at(unlike: dict[str, Any]
     assert line_of(message(body=unlike), news, labels) == line_of(message(body=dict(unlike)), news, labels)
 
 
+def test_what_goes_to_other_devices_or_collapses_in_another_category_is_another_line() -> None:
+    news, digest = POLICY.categories["news"], replace(POLICY.categories["news"], collapse=True)
+    pushed = [message(body={"to": {"push": [{"token": token, "platform": "ios"}]}}) for token in "tu"]
+    assert len({line_of(one, news, ()) for one in pushed}) == 2
+    assert len({line_of(message(category=name), digest, ()) for name in ("news", "never")}) == 2
+
+
 @pytest.mark.parametrize("like", [{"labels": {"tone": "warm"}}, {"stage": "s"}, {"locale": "fr"}, {"to": {}}])
 def test_a_line_is_not_of_what_they_do_not_look_at(like: dict[str, Any]) -> None:
     news = POLICY.categories["news"]
@@ -390,77 +408,6 @@ def test_what_is_to_collapse_is_one_line_a_campaign() -> None:
 
 
 # ---------------------------------------------------------------------------------- at every instant, whatever is known
-
-RICH = {
-    choice: ruled(
-        """
-  caps:
-    - {name: daily, limit: 3, per: 24h, reserve: {high: 1}}
-    - {name: text, channel: sms, limit: 1, per: 6h}
-    - {name: topical, limit: 1, per: 12h, scope: [user, labels.topic]}
-    - {name: monthly, limit: 4, per: week, scope: [user, campaign]}
-    - {name: shadow, limit: 1, per: 30d, enforce: 0%}
-    - {name: canary, limit: 2, per: 12h, enforce: 50%}
-  minimum_gap: 30m
-  quiet_hours:
-    - {name: night, from: "21:00", to: "08:00", release_over: 30m}
-  send_windows:
-    - {name: mails, channel: email, category: news, hours: ["09:00-12:00", "14:00-19:00"]}
-  holidays: [{name: us, country: US}]
-""",
-        when_capped=choice,
-        abuse=CODES,
-    )
-    for choice in WhenCapped
-}
-noes = st.builds(
-    OptOut,
-    channel=st.sampled_from([None, *Channel]),
-    category=st.sampled_from([None, "news", "receipt"]),
-    topic=st.sampled_from(["t", "u", None]),
-)
-
-
-@st.composite
-def rich(draw: Any) -> tuple[Facts, Policy]:
-    known, _, _ = draw(situations())
-    now, values = known.now, st.sampled_from(["t", "u", None])
-
-    def past(category: str) -> Contact:
-        ended = now - draw(st.integers(-1, 26 * 60)) * MINUTE
-        labels = {"topic": topic} if (topic := draw(values)) else {}
-        channel = draw(st.sampled_from(["sms", "email"]))
-        return contact(ended, campaign=draw(values), labels=labels, channel=channel, category=category)
-
-    labels = {"topic": topic} if (topic := draw(values)) else {}
-    who = draw(st.sampled_from(["ann", "bob", "cleo", "dan"]))
-    about = replace(
-        known.message,
-        person=who,
-        category=draw(st.sampled_from(["news", "news", "receipt", "code"])),
-        campaign=draw(values),
-        body={**known.message.body, "labels": labels},
-        expires_at=now + draw(st.integers(1, 60)) * HOUR,
-    )
-    refused = {
-        address: tuple(draw(st.lists(noes, max_size=1))) for address in draw(st.sets(st.sampled_from([PHONE, MAIL])))
-    }
-    addresses = {
-        fingerprint(address): [past(about.category) for _ in range(draw(st.integers(0, 6)))]
-        for address in draw(st.sets(st.sampled_from([PHONE, MAIL, "a"])))
-    }
-    return (
-        replace(
-            known,
-            message=about,
-            person=replace(known.person, id=who, refused=refused),
-            contacts=[past("news") for _ in range(draw(st.integers(0, 5)))],
-            attempts=[],
-            tries=0,
-            on_addresses=addresses,
-        ),
-        RICH[draw(st.sampled_from(WhenCapped))],
-    )
 
 
 @given(rich())

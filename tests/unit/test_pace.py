@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.pace import AHEAD, PATIENCE, RESERVE, Ask, Calendar, grant
@@ -95,6 +96,19 @@ def test_a_turn_is_never_further_off_than_it_may_be_waited_for(pace: Pace, wishe
         assert at is None or now <= at <= now + (PATIENCE if critical else AHEAD)
 
 
+@given(paces, st.integers(-2 * SECOND, 2 * SECOND), st.integers(-2 * SECOND, 2 * SECOND), st.integers(1, 10))
+@example(Pace(1, SECOND), AHEAD, RESERVE + PATIENCE, 1)
+@example(Pace(1, SECOND), AHEAD + 1, RESERVE + PATIENCE + 1, 1)
+def test_a_turn_is_given_unless_it_is_further_off_than_it_may_be_waited_for(
+    pace: Pace, booked_for: int, critical_for: int, units: int
+) -> None:
+    calendar = Calendar(START + booked_for, START + critical_for)
+    free = max(booked_for, 0)
+    assert calendar.ordinary(pace, units, START)[0] == (START + free if free <= AHEAD else None)
+    free = max(critical_for - RESERVE, 0)
+    assert calendar.critical(pace, units, START)[0] == (START + free if free <= PATIENCE else None)
+
+
 @given(paces, st.integers(1, 10))
 def test_rounding_never_lets_more_go(pace: Pace, units: int) -> None:
     assert pace.span(units) * pace.limit >= units * pace.per > (pace.span(units) - 1) * pace.limit
@@ -163,6 +177,46 @@ def test_nothing_of_the_pace_is_lost_by_sharing_it(limit: int, workers: int) -> 
     fleet = Fleet(Pace(limit, SECOND), dict.fromkeys(map(str, range(workers)), 200))
     got = fleet.work(4)
     assert sum(got.values()) >= 4 * limit * 0.95
+
+
+HANDS = st.lists(st.integers(1, 10), max_size=5).map(tuple)
+
+
+@given(paces, HANDS, HANDS, HANDS, st.integers(0, 50), st.lists(st.integers(1, 50), max_size=4), st.integers(-2, 2))
+@example(Pace(3, SECOND), (), (), (1, 1), 7, [5], 0)
+def test_what_is_in_hand_is_booked_first_critical_ones_before_all_and_ahead_no_more_than_the_part(
+    pace: Pace,
+    critical: tuple[int, ...],
+    ordinary: tuple[int, ...],
+    ahead: tuple[int, ...],
+    demand: int,
+    others: list[int],
+    own: int,
+) -> None:
+    calendar, own_at = EMPTY, START + own * AHEAD // 2
+    expected: list[int | None] = []
+    for units in critical:
+        at, calendar = calendar.critical(pace, units, START)
+        expected.append(at)
+    for units in ordinary:
+        at, calendar = calendar.ordinary(pace, units, START)
+        expected.append(at)
+    granted, booked_to, share = grant(
+        EMPTY, Ask("text", pace, critical, ordinary, ahead, demand), START, START + own * AHEAD // 2, others
+    )
+    assert [*granted.critical, *granted.ordinary] == expected
+    assert (len(granted.critical), len(granted.ordinary)) == (len(critical), len(ordinary))
+    assert (granted.now, granted.workers, share.demand) == (START, 1 + len(others), demand)
+    # A part of the pace is as many times slower than the whole as all demands are more than the own.
+    for units, at in zip(ahead, granted.ahead, strict=False):
+        assert demand
+        assert own_at <= START + AHEAD
+        assert at == max(calendar.next_at, START)
+        _, calendar = calendar.ordinary(pace, units, START)
+        own_at = max(own_at, START) + int(Fraction(pace.span(units) * (demand + sum(others)), demand))
+    assert (booked_to, share.next_at) == (calendar, own_at)
+    if demand and len(granted.ahead) < len(ahead):
+        assert own_at > START + AHEAD or calendar.next_at > START + AHEAD
 
 
 def test_who_needs_nothing_leaves_it_to_the_others() -> None:

@@ -348,7 +348,14 @@ def test_explanations_give_the_numbers() -> None:
         "90 min must pass after the end of the last contact, 11:00 on 2026-11-21 (Europe/Berlin); "
         "over at 12:30 on 2026-11-21 (Europe/Berlin)"
     )
-    assert MinimumGap("gap", HOUR).explain(at, MINUTE, subject(), history).permits
+    over = MinimumGap("gap", HOUR).explain(at, MINUTE, subject(), history)
+    assert (over.permits, over.next, over.held_by) == (True, at, ())
+    assert over.why == "1 h must pass after the end of the last contact, 11:00 on 2026-11-21 (Europe/Berlin)"
+    # The last is the one that ended last: it may have begun before another.
+    long = contact("2026-11-21T08:00", "2026-11-21T10:30")
+    told = MinimumGap("gap", 90 * MINUTE).explain(at, MINUTE, subject(), [*history, long])
+    assert (told.next, told.held_by) == (utc("2026-11-21T12:00"), (long,))
+    assert "the last contact, 11:30 on 2026-11-21" in told.why
     assert MinimumGap("gap", HOUR).explain(at, MINUTE, subject(), []).why == "no contact so far"
     never = FrequencyCap("once", 1, HORIZON + DAY).explain(at, MINUTE, subject(), history)
     assert never.why.endswith("no place within 400 days")

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
+from holidays import list_localized_countries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -103,8 +104,8 @@ def test_the_morning_after_a_holiday_comes_after_quiet_hours() -> None:
         ("fr", None, "two capital letters, such as FR"),
         ("", None, "two capital letters, such as FR"),
         ("UK", None, "write GB"),
-        ("US", "ZZ", "the subdivision 'ZZ' of US: one of .*CA"),
-        ("JP", "Tokyo", "the subdivision 'Tokyo' of JP"),
+        ("US", "ZZ", "the subdivision 'ZZ' of US: one of AK, AL, AR, .*CA, .*WY$"),
+        ("JP", "Tokyo", "the subdivision 'Tokyo' of JP: none$"),
     ],
 )
 def test_a_faulty_country_cannot_be_built(country: str, subdivision: str | None, said: str) -> None:
@@ -124,6 +125,11 @@ def test_explanations_name_the_holiday() -> None:
         "an attempt of 60 s could run into it: 2026-12-25 is a public holiday in FR: Christmas Day; "
         "free from 00:00 on 2026-12-26 (Europe/Paris)"
     )
+    # An attempt that would end at the very midnight, and one that would always last over one.
+    assert rule.explain(utc("2026-12-24T22:59"), MINUTE, who, ()) == told
+    told = rule.explain(utc("2026-12-24T23:00"), 400 * DAY, who, ())
+    assert told.next is None
+    assert told.why.endswith("public holiday in FR: Christmas Day; never free within 400 days")
     told = rule.explain(utc("2026-12-25T22:30"), MINUTE, subject("Asia/Tokyo", "Europe/Paris"), ())
     assert told.why == (
         "in Europe/Paris 2026-12-25 is a public holiday in FR: Christmas Day; "
@@ -131,8 +137,14 @@ def test_explanations_name_the_holiday() -> None:
     )
     told = rule.explain(utc("2026-12-24T17:00"), MINUTE, subject("UTC", "America/Los_Angeles"), ())
     assert (told.permits, told.why) == (True, "no public holiday in FR on 2026-12-24")
+    told = rule.explain(utc("2026-12-23T17:00"), MINUTE, subject("Asia/Tokyo", "America/Los_Angeles"), ())
+    assert (told.permits, told.why) == (True, "no public holiday in FR on 2026-12-23 or 2026-12-24")
     told = Holidays("ca", "US", "CA").explain(utc("2026-03-31T18:00"), MINUTE, subject("America/Los_Angeles"), ())
     assert told.why.startswith("2026-03-31 is a public holiday in US-CA: Cesar Chavez Day; ")
+
+
+def test_whoever_is_known_in_any_language_is_known_in_english() -> None:
+    assert all("en_US" in languages for languages in list_localized_countries().values())
 
 
 def test_the_language_of_the_machine_does_not_matter_and_nothing_is_loaded_unless_asked_for() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit import HORIZON, QuietHours, SendWindow, Subject, earliest, zone
+from ratelimit import HORIZON, QuietHours, Ruling, SendWindow, Subject, earliest, zone
 from tests.examples import examples
-from tests.unit.ratelimit_oracle import MINUTE, changes, first, utc
+from tests.unit.ratelimit_oracle import DAY, MINUTE, changes, first, utc
 
 SMS = SendWindow("sms", ((time(11), time(12)), (time(19), time(21))))
 
@@ -120,7 +120,12 @@ def test_faulty_windows_cannot_be_built() -> None:
 def test_explanations_say_when_it_opens() -> None:
     who = subject("Asia/Tokyo")
     told = SMS.explain(utc("2026-11-21T02:15"), MINUTE, who, ())
-    assert told.why == "11:15 in Asia/Tokyo is within the send window 11:00 to 12:00 and 19:00 to 21:00"
+    assert told == Ruling(
+        "sms",
+        permits=True,
+        next=utc("2026-11-21T02:15"),
+        why="11:15 in Asia/Tokyo is within the send window 11:00 to 12:00 and 19:00 to 21:00",
+    )
     told = SMS.explain(utc("2026-11-21T04:15"), MINUTE, who, ())
     assert (told.permits, told.next) == (False, utc("2026-11-21T10:00"))
     assert told.why == (
@@ -138,6 +143,27 @@ def test_explanations_say_when_it_opens() -> None:
         "11:59 in Asia/Tokyo is outside the send window 09:00 to 10:00 on Mon and Sat; "
         "it never opens for as long within 400 days"
     )
+    # Only the likeliest zone opens it: 11:00 in New York is sooner.
+    told = SMS.explain(utc("2026-11-21T12:00"), MINUTE, subject("Asia/Tokyo", "America/New_York"), ())
+    assert told.why.endswith("it opens at 11:00 on 2026-11-22 (Asia/Tokyo)")
+    assert told.next == utc("2026-11-22T02:00")
+
+
+def test_a_turn_that_comes_beyond_the_horizon_is_never_and_explained() -> None:
+    """North Korea's clocks went back by half an hour at midnight, on 15 August 2015: 23:30 to 24:00 was read twice."""
+    once, over = utc("2015-08-14T14:30"), 20 * MINUTE
+    who = subject("Asia/Pyongyang", person="someone", priority=3)
+    for rule in (
+        window("23:30-00:00", release_over=over),
+        QuietHours("quiet", time(0), time(23, 30), release_over=over),
+    ):
+        turn = rule.first(once - DAY, 31 * MINUTE, who, ())
+        assert turn is not None
+        assert once < turn < once + over
+        assert rule.explain(turn - HORIZON, 31 * MINUTE, who, ()).next == turn
+        told = rule.explain(once - HORIZON, 31 * MINUTE, who, ())  # opens in time
+        assert (told.permits, told.next) == (False, None)
+        assert told.why.endswith("for as long within 400 days")
 
 
 @settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))

@@ -68,8 +68,7 @@ def engine_of(url: str, clock: Callable[[], int], *, server_clock: bool = True) 
 class Store:
     """What the gateway remembers. Each method is one transaction, durable when it returns.
 
-    All of them raise ``StoreUnavailable`` where the database cannot be asked, within 6 s, and ``StoreFull`` where it has
-    no room.
+    All of them raise ``StoreUnavailable`` within 6 s where the database cannot be asked; ``StoreFull``: it has no room.
     """
 
     def __init__(self, engine: Engine, *, leases: bool = True) -> None:

@@ -65,11 +65,12 @@ class SQLite:
         self._wake.release()
         if self._writer:
             await asyncio.to_thread(self._writer.join, 2 * _BUDGET)  # a disk that hangs is not waited for
-        if self._read_connection:
-            self._read_connection.interrupt()
+        connection, self._read_connection = self._read_connection, None
+        if connection:
+            connection.interrupt()
         self._reader.shutdown(cancel_futures=True)
-        if self._read_connection:
-            self._read_connection.close()
+        if connection:
+            connection.close()
         if self._lock:
             self._lock.close()
 
@@ -101,7 +102,8 @@ class SQLite:
 
     def _read(self, operation: Callable[[], Operation[T]]) -> T:
         connection = self._read_connection
-        assert connection is not None  # noqa: S101 - opened before anything reads
+        if connection is None:
+            raise StoreUnavailable("the store is closed")
         connection.execute("begin")
         try:
             return self._drive(connection, operation())

@@ -83,12 +83,20 @@ class Deliveries(Gauge):
         self.gate = gate
         self.cut_off: list[str] = []
         self.delivered: list[str] = []
+        self.calls: set[asyncio.Task[None] | None] = set()
 
     async def disown(self) -> None: ...
+
+    def cut(self) -> int:
+        for task in self.calls:
+            assert task
+            task.cancel()
+        return len(self.calls)
 
     async def deliver(self, lease: Lease) -> None:
         pair = lease.message.priority, lease.message.channels[0]
         self.begin(pair)
+        self.calls.add(asyncio.current_task())
         try:
             if gate := self.gate(lease):
                 await gate
@@ -99,6 +107,7 @@ class Deliveries(Gauge):
             self.cut_off.append(lease.message.id)
             raise
         finally:
+            self.calls.discard(asyncio.current_task())
             self.end(pair)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, assert_never
@@ -16,7 +15,7 @@ from gateway.explain import described, explanation
 from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, Overloaded
 from gateway.message import MessageState, Name, Source
 from gateway.web.answers import JSON, answer_json, errors
-from gateway.web.bodies import BATCH, ITEM, Body, Room, decoded, too_large
+from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_large
 from gateway.web.people import People
 from gateway.web.problems import Problem, turned_away, unavailable
 from gateway.web.tracking import ID
@@ -42,18 +41,6 @@ _PARKED = 1000
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _SOURCE: TypeAdapter[str] = TypeAdapter(Source)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is taken at once."""
-
-    requests: int = 256
-    """Bodies being read or committed; the next is told to come again."""
-    memory: int = 64 * 1024 * 1024
-    """Bytes of all of them together, as they came."""
-    body_seconds: float = 30.0
-    """How long a body may take to come."""
 
 
 class Api:

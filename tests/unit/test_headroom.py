@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.headroom import FLOOR, Headroom, NoRoom, Space, shortage, space_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GB = 1024**3
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import signal
 import socket
+import sys
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,6 +20,7 @@ import structlog
 from aiohttp import web
 
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
+from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
 from gateway.message import microseconds
@@ -33,10 +37,10 @@ from providers import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
-    from pathlib import Path
 
     from gateway.config import Config, Endpoint
     from gateway.decide import Judge
+    from gateway.headroom import Space
     from gateway.message import Priority
     from providers import Channel, Provider
 
@@ -48,9 +52,11 @@ _DRAIN = 25.0
 """Seconds that attempts under way are given to finish."""
 _UNROUTED = 5.0
 """Seconds until those who balance requests have heard that this process is not ready. On loopback nobody does."""
-_LISTENERS = 10.0
-"""Seconds that HTTP requests under way are given to finish."""
+_LISTENERS = 5.0
+"""Seconds that HTTP requests under way are given to finish; none waits longer for the store."""
 _RECONNECT = 2.0
+_LOOK = 3.0
+"""Seconds between two looks whether the store answers."""
 _RELAY_BATCH = 1000
 _RELAY_IDLE = 0.5
 _JOB_TERM = timedelta(seconds=15)
@@ -77,6 +83,7 @@ class App:
         *,
         file: Path | None = None,
         may_migrate: bool = False,
+        space: Callable[[], Space] | None = None,
     ) -> None:
         """Build what the roles need.
 
@@ -85,6 +92,7 @@ class App:
             roles: some of ``ROLES``.
             file: where ``config`` was read, and is read again when it changes. None: it never does.
             may_migrate: bring an old PostgreSQL schema to this version's form instead of refusing it.
+            space: of the disk that SQLite is on. Default: what the system says.
         """
         self.config = config
         self.roles = frozenset(roles)
@@ -94,11 +102,13 @@ class App:
         self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles)
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
         self.in_force = InForce(config, self.store, self.worker_id, self.metrics)
-        self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice)
+        self._headroom = Headroom(space or _space_of(config.store))
+        self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice, headroom=self._headroom)
         self._sweep = Sweep(self.store, self.in_force, self.worker_id, self.metrics, self._notice)
         self._reload = Reload(file, os.environ, self.in_force, self.metrics, self._sweep.ask) if file else None
         self._store_is = "starting"
         self._draining = False
+        self._hurry = asyncio.Event()
         self._worker: Worker | None = None
         self._consumer: Consumer | None = None
         self._publisher: Publisher | None = None
@@ -171,9 +181,11 @@ class App:
                 self._publisher,
                 topology,
                 prefetch=config.broker.prefetch,
+                shut=self._shut,
             )
             await self._consumer.start()
         self._run(self._gauges())
+        self._run(self._watch_store())
         # What is there by now stays; of the rest nearly all dies young and without cycles. Looking through all of it
         # after every 700 new objects, as Python does unless told otherwise, costs a tenth of the time.
         gc.collect()
@@ -188,21 +200,24 @@ class App:
             parts["gateway"] = "draining"
         if self._worker:
             parts["worker"] = "ok" if self._worker.ready else "the store does not answer"
+        if "intake" in self.roles:
+            parts["intake"] = self._headroom.lack or "ok"
         if self.config.broker and "intake" in self.roles:
             ready = self._consumer is not None and self._consumer.ready
             parts["broker"] = "ok" if ready else self._consumer.status if self._consumer else "starting"
         return parts
 
     async def stop(self) -> None:
-        """Finish what was begun, and give back what was not: intake first, then the worker, then the rest."""
+        """Finish what was begun, and give back what was not: intake and worker first, then the rest; 45 s at most."""
         self._draining = True
         log.info("gateway.draining")
         if not self.config.http.private.loopback:
-            await asyncio.sleep(_UNROUTED)
-        if self._consumer:
-            await self._consumer.close()
-        if self._worker:
-            await self._worker.stop(_DRAIN)
+            await _either(self._hurry, _UNROUTED)
+        async with asyncio.TaskGroup() as group:
+            if self._consumer:
+                group.create_task(self._consumer.close())
+            if self._worker:
+                group.create_task(self._worker.stop(_DRAIN, self._hurry))
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -213,6 +228,32 @@ class App:
         await self._stack.aclose()
         await self.store.close()
         log.info("gateway.stopped")
+
+    @property
+    def hurrying(self) -> bool:
+        """Whether a drain waits for nothing any more."""
+        return self._hurry.is_set()
+
+    def hurry(self) -> None:
+        """Let the drain wait for no provider: calls under way are left unknown, and what is known is committed."""
+        log.warning("gateway.hurrying")
+        self._hurry.set()
+
+    def _shut(self) -> str:
+        """What keeps everything from being accepted; empty if nothing does."""
+        return self._headroom.lack or ("" if self._store_is == "ok" else self._store_is)
+
+    async def _watch_store(self) -> NoReturn:
+        while True:
+            try:
+                await self.store.ping()
+                told = "ok"
+            except StoreUnavailable as error:
+                told = str(error)
+            if (told == "ok") != (self._store_is == "ok"):
+                log.warning("store.back" if told == "ok" else "store.unavailable", reason=told)
+            self._store_is = told
+            await asyncio.sleep(_LOOK)
 
     async def _open_store(self) -> None:
         """Wait for the database, however long that takes, and see that its tables are of this version."""
@@ -284,7 +325,7 @@ class App:
     async def _listen(self, app: web.Application, endpoint: Endpoint, name: str) -> int:
         listener = runner(app, shutdown_timeout=_LISTENERS)
         await listener.setup()
-        self._stack.push_async_callback(listener.cleanup)
+        self._stack.push_async_callback(self._unlisten, listener)
         try:
             site = web.TCPSite(listener, endpoint.host, endpoint.port)
             await site.start()
@@ -293,6 +334,15 @@ class App:
         port: int = listener.addresses[0][1]
         log.info("http.listening", listener=name, host=endpoint.host, port=port)
         return port
+
+    async def _unlisten(self, listener: web.AppRunner) -> None:
+        """Let the requests under way finish, unless there is a hurry."""
+        closing = asyncio.create_task(listener.cleanup())
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (closing, hurried):
+            task.cancel()
+        await asyncio.gather(closing, hurried, return_exceptions=True)
 
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
@@ -340,9 +390,10 @@ class App:
                 due, outbox = await self.store.backlog()
                 self.metrics.due.set(due)
                 self.metrics.outbox.set(outbox)
-                self._store_is = "ok"
             except StoreUnavailable as error:
-                self._store_is = str(error)
+                log.warning("gauges.waiting", reason=str(error))
+            if (share := self._headroom.share) is not None:
+                self.metrics.disk.set(share)
             for part, state in self.readiness().items():
                 self.metrics.ready.labels(part).set(state == "ok")
             if self._worker:
@@ -353,12 +404,24 @@ class App:
 async def serve(app: App, started: Callable[[], object] = lambda: None, until: asyncio.Event | None = None) -> None:
     """Run until SIGTERM or SIGINT, or until ``until`` is set; then drain. ``started`` is called when all is up.
 
-    SIGHUP has the configuration's file read again.
+    The same signal again cuts the drain short, and a third time ends the process where it stands. SIGHUP has the
+    configuration's file read again.
     """
     ending = until or asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(number: signal.Signals) -> None:
+        if not ending.is_set():
+            ending.set()
+        elif not app.hurrying:
+            app.hurry()
+        else:
+            log.critical("gateway.ended_at_once")
+            sys.stderr.flush()
+            os._exit(128 + number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
+        loop.add_signal_handler(number, end, number)
     if app.reread:
         loop.add_signal_handler(signal.SIGHUP, app.reread)
     starting = loop.create_task(app.start())
@@ -380,6 +443,13 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def _space_of(url: str) -> Callable[[], Space] | None:
+    """What is known of the disk that a store is on: nothing, if it is a server's."""
+    if not url.startswith(SQLITE):
+        return None
+    return functools.partial(space_at, Path(url.removeprefix(SQLITE)).absolute().parent)
 
 
 def _clock() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from gateway.intake import Overloaded
 from gateway.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ R = TypeVar("R")
 
 _GATHER = 0.005
 """Seconds that calls gather under load."""
+_SOON = 1.0
+"""Seconds after which a call that was not taken may be made again."""
 
 
 class Batcher(Generic[T, R]):
@@ -25,19 +28,34 @@ class Batcher(Generic[T, R]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        most: int = 256,
+        lanes: int = 2,
+        room: int | None = None,
     ) -> None:
-        """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
+        """At most ``lanes`` batches of at most ``most`` calls are under way at once, and ``room`` calls wait for one.
+
+        None: those who call are bounded in number themselves.
+        """
         self._run = run
         self._most = most
         self._free = lanes
+        self._room = room
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.Handle | None = None
         self._last = 0
 
     def __call__(self, item: T) -> asyncio.Future[R]:
-        """The answer to this one."""
+        """The answer to this one.
+
+        Raises:
+            Overloaded: too many wait, for the store is slower than they come.
+        """
+        if self._room is not None and len(self._waiting) >= self._room:
+            raise Overloaded("the store is slow", _SOON)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,16 +16,17 @@ from gateway.config.faults import keys_at, nearest
 from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
-from gateway.store import NewMessage, ParkedInput
+from gateway.store import NewMessage, ParkedInput, StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     from gateway.config import Category
     from gateway.decide import Judge
+    from gateway.headroom import Headroom
     from gateway.message import Priority
     from gateway.metrics import Metrics
     from gateway.store import Known, Store
@@ -97,8 +99,8 @@ class Overloaded(Exception):
         self.retry_after = retry_after
 
 
-_LARGEST = 256 * 1024
-"""Bytes of one request."""
+LARGEST = 256 * 1024
+"""Bytes of one request. Of a longer one no more than its beginning is kept anywhere."""
 _DEEPEST = 32
 _TURN = 64
 """Requests of a batch that are read in one turn of the event loop."""
@@ -119,6 +121,7 @@ class Intake:
         metrics: Metrics,
         accepted: Callable[[Collection[tuple[Priority, Channel]]], None] = lambda _: None,
         clock: Callable[[], datetime] = utc_now,
+        headroom: Headroom | None = None,
     ) -> None:
         """Take what it needs.
 
@@ -128,19 +131,42 @@ class Intake:
             metrics: hears of every answer.
             accepted: is told of which priorities and first channels new messages were committed.
             clock: what a request's times are measured by.
+            headroom: says whether there is room for more. None: there always is.
         """
         self._store = store
         self._judge = judge
         self._metrics = metrics
         self._accepted = accepted
         self._now = clock
+        self._headroom = headroom
 
     async def accept(self, items: Sequence[Incoming]) -> list[Answer]:
         """Answer each request; when this returns, what was accepted or parked is committed.
 
         Raises:
             StoreUnavailable: nothing can be said of any of them; the same may be asked again.
+            Overloaded: there is no room for more. None was accepted that was not before.
         """
+        with self._room(items[0].via if items else "http", len(items)):
+            return await self._accept(items)
+
+    @contextmanager
+    def _room(self, via: str, count: int) -> Iterator[None]:
+        """Nothing is begun without room for it; and what the store finds no room for was not accepted."""
+        if self._headroom is None:
+            yield
+            return
+        try:
+            self._headroom.check()
+            try:
+                yield
+            except StoreFull as error:
+                raise self._headroom.full() from error
+        except Overloaded:
+            self._metrics.turned_away(via, count)
+            raise
+
+    async def _accept(self, items: Sequence[Incoming]) -> list[Answer]:
         now, judge = self._now(), self._judge()
         answers: list[Answer | None] = []
         fresh: list[tuple[int, NewMessage]] = []
@@ -170,7 +196,15 @@ class Intake:
         return settled
 
     async def accept_profiles(self, bodies: Sequence[bytes]) -> list[tuple[Fault, ...]]:
-        """Replace what is known of persons; for each body its faults, none if it was taken."""
+        """Replace what is known of persons; for each body its faults, none if it was taken.
+
+        Raises:
+            StoreUnavailable, Overloaded: as above.
+        """
+        with self._room("amqp", len(bodies)):
+            return await self._accept_profiles(bodies)
+
+    async def _accept_profiles(self, bodies: Sequence[bytes]) -> list[tuple[Fault, ...]]:
         answers: list[tuple[Fault, ...]] = []
         good: list[tuple[str, Profile]] = []
         for body in bodies:
@@ -316,8 +350,8 @@ def _decoded(body: bytes | Mapping[str, Any]) -> dict[str, Any]:
     may_be_deep = True
     if isinstance(body, bytes):
         may_be_deep = body.count(b"{") + body.count(b"[") > _DEEPEST
-        if len(body) > _LARGEST:
-            raise _Unreadable(f"is {len(body)} bytes long; at most {_LARGEST} are taken")
+        if len(body) > LARGEST:
+            raise _Unreadable(f"is too long: at most {LARGEST} bytes are taken")
         try:
             body = orjson.loads(body)
         except orjson.JSONDecodeError as error:

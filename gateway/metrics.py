@@ -41,6 +41,12 @@ class Metrics:
         self._received = Counter(
             "gateway_requests_received", "Requests by what they were answered.", ["via", "answer"], registry=registry
         )
+        self._turned_away = Counter(
+            "gateway_requests_turned_away",
+            "Requests told to come again, before acceptance, since there is no room to keep them.",
+            ["via"],
+            registry=registry,
+        )
         self._messages = Counter(
             "gateway_messages",
             "Messages that reached a final state, by why.",
@@ -129,6 +135,11 @@ class Metrics:
             "gateway_due_messages", "Messages that are not settled, in the whole store.", registry=registry
         )
         self.outbox = Gauge("gateway_outbox_events", "Events that are not published yet.", registry=registry)
+        self.disk = Gauge(
+            "gateway_disk_free_ratio",
+            "Free part of the disk that SQLite is on; nothing is accepted below 0.1.",
+            registry=registry,
+        )
         self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
         self._policy = Gauge(
             "gateway_policy_info", "Constant 1, with the policy in force.", ["hash", "number"], registry=registry
@@ -163,6 +174,10 @@ class Metrics:
             else "malformed"
         )
         self._received.labels(via, word).inc()
+
+    def turned_away(self, via: str, count: int) -> None:
+        """Requests were not taken in, for want of room."""
+        self._turned_away.labels(via).inc(count)
 
     def decided(self, message: Message, step: Next) -> None:
         """A decision was committed; one that says the same as the one before it is not counted again."""

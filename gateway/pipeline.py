@@ -90,21 +90,30 @@ class Pipeline:
         self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
         self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
         self._disowned: dict[str, str] = {}
+        self._calling: set[asyncio.Task[None]] = set()
+        """Those that wait for a provider at this moment."""
+        self._cut = False
 
     async def deliver(self, lease: Lease) -> None:
         """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
         step = await self._claim(lease)
         while isinstance(step, Claimed):
+            if self._pacing:
+                await self._pacing.turn(step.attempt.message, step.step.provider)
+            if self._cut:  # nobody is called any more
+                self._disowned[step.attempt.id] = lease.message.person
+                return
             outcome = await self._attempt(step)
             step = await self._settle(Settlement(step, outcome))
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""
         provider, way = claimed.step.provider, _way(claimed)
-        if self._pacing:
-            await self._pacing.turn(claimed.attempt.message, provider)
         self._health.began(way)
         began, started = utc_now(), monotonic()
+        task = asyncio.current_task()
+        assert task  # noqa: S101 - a coroutine runs in one
+        self._calling.add(task)
         try:
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
         except ProviderError as error:
@@ -115,6 +124,8 @@ class Pipeline:
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
+        finally:
+            self._calling.discard(task)
         now = utc_now()
         self._health.ended(way, outcome, began, now, claimed.attempt.message)
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
@@ -237,8 +248,19 @@ class Pipeline:
         self._say(leases, answers, [shadowed(settlement.claimed) for settlement in settlements])
         return answers
 
+    def cut(self) -> int:
+        """Give up the calls under way, whose outcomes stay unknown, and begin no more; how many there were.
+
+        What has an answer is still settled.
+        """
+        self._cut = True
+        given_up = tuple(self._calling)
+        for task in given_up:
+            task.cancel()
+        return len(given_up)
+
     async def disown(self) -> None:
-        """Settle intents whose commit failed towards us: nobody was called for them."""
+        """Settle intents for which nobody was called, as where their commit failed towards us."""
         if not self._disowned:
             return
         disowned, self._disowned = self._disowned, {}

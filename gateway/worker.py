@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 _LEASE = timedelta(seconds=30)
 """How long a leased message may wait for its decision; the intent sets a lease of its own."""
+_COMMIT = 6.0
+"""Seconds that a worker which is stopped waits for the store to take what it knows."""
 _POLL = 0.5
 """Seconds after which all is looked at, whether or not anything was heard: for what wakes by itself."""
 _WORTHWHILE = 4
@@ -210,19 +213,28 @@ class Worker:
                 priority.word, sum(count for pair, count in self._busy.items() if pair[0] is priority)
             )
 
-    async def stop(self, grace: float) -> None:
-        """Start nothing more; let what is under way finish for at most ``grace`` seconds.
+    async def stop(self, grace: float, hurry: asyncio.Event | None = None) -> None:
+        """Start nothing more; let what is under way finish for at most ``grace`` seconds, or until there is a hurry.
 
         An attempt that has not answered by then stays an open intent: nobody knows its outcome, and whoever takes its
-        lease records it as unknown.
+        lease records it as unknown. What has an answer is committed before this returns, if the store takes it.
         """
         self._stopping = True
         self._wake.set()
+        hurry = hurry or asyncio.Event()
+        hurried = asyncio.create_task(hurry.wait())
+        until = asyncio.get_running_loop().time() + grace
+        while self._tasks and not hurry.is_set() and (left := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait({*self._tasks, hurried}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if unknown := self._pipeline.cut():
+            log.warning("worker.left_unknown", attempts=unknown)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
-        left = list(self._tasks)
-        if left:
-            log.warning("worker.left_unknown", attempts=len(left))
-        for task in left:
+            await asyncio.wait(self._tasks, timeout=_COMMIT)
+        if self._tasks:
+            log.warning("worker.left_uncommitted", attempts=len(self._tasks))
+        for task in (rest := list(self._tasks)):
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*rest, return_exceptions=True)
+        with suppress(StoreUnavailable):
+            await self._pipeline.disown()

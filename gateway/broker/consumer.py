@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, assert_never
 
 from gateway.broker.lane import Lane, Refused
@@ -22,6 +22,9 @@ Accept = Callable[[Sequence[Incoming]], Awaitable[Sequence[Answer]]]
 AcceptProfiles = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[Fault, ...]]]]
 """Commits profiles; for each what is wrong with it, nothing if it was taken. Raises if it committed nothing."""
 
+LOOK = 5.0
+"""Seconds between two looks whether the broker still knows our consumers, and for which one look may take: one that
+answers no more is noticed within 10 s, and one that has forgotten us within 15."""
 FRAMES = 300
 """Of a queue's channel, read ahead of us; three make a message. aiormq's default of 10 makes for tiny batches."""
 
@@ -42,6 +45,9 @@ class Consumer:
         pause: Seconds between two attempts, to connect or to accept, at least and at most.
         seconds: Limit of every call.
         watch: Seconds between two looks whether the broker still knows our consumers.
+        shut: What keeps everything from being accepted, empty if nothing does. While there is something for more than
+            a look, nothing is consumed: what we hold is given back, or the broker would cut us off after half an hour
+            of holding it, and would park it after some such times.
     """
 
     def __init__(
@@ -55,7 +61,8 @@ class Consumer:
         prefetch: int = 500,
         pause: tuple[float, float] = (1.0, 5.0),
         seconds: float = 10.0,
-        watch: float = 10.0,
+        watch: float = LOOK,
+        shut: Callable[[], str] = str,
     ) -> None:
         async def requests(bodies: Sequence[bytes]) -> Sequence[Refused | None]:
             answers = await accept([Incoming(body, "amqp") for body in bodies])
@@ -68,6 +75,7 @@ class Consumer:
         self._prefetch = prefetch
         self._seconds = seconds
         self._every = watch
+        self._shut = shut
         self._lanes = [Lane(self._topology.queue(priority), requests, publisher, pause) for priority in Priority]
         self._lanes.append(Lane(self._topology.profiles, profiles, publisher, pause))
         self._link = Link(url, "decorum consumer", self._session, pause, seconds)
@@ -105,6 +113,9 @@ class Consumer:
 
     async def _session(self, connection: AbstractConnection) -> NoReturn:
         await self._topology.ensure_intake(connection, self._seconds)
+        # A channel of its own, since a call that fails or is cut off closes the one that it was made on.
+        watch = await within(self._seconds, connection.channel(publisher_confirms=False))
+        await self._until_open(watch)
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def lose(reason: str) -> None:
@@ -121,24 +132,54 @@ class Consumer:
                     break
                 channel = transport.connection.channel(publisher_confirms=False, frame_buffer_size=FRAMES)
                 await lane.attach(await within(self._seconds, channel), self._prefetch, self._seconds, lose)
-            # One more channel, since a call that fails or is cut off closes the one that it was made on.
-            watch = await within(self._seconds, connection.channel(publisher_confirms=False))
             self._link.succeed()
-            while not lost.done():
-                await asyncio.wait([lost], timeout=self._every)
-                if not lost.done() and not self._stopping:
-                    await within(self._seconds, self._look(watch))
+            await self._watch(watch, lost)
             raise Lost(lost.result())
         finally:
             for lane in self._lanes:
                 lane.detach()
 
-    async def _look(self, channel: AbstractChannel) -> None:
-        """Whether the broker still knows our consumers: it has been seen to forget them without a word."""
+    async def _until_open(self, channel: AbstractChannel) -> None:
+        """Wait, connected, until something can be accepted."""
+        while (reason := self._shut()) and not self._stopping:
+            self._link.status = f"not consuming: {reason}"
+            await asyncio.sleep(self._every / 5)
+            await within(self._seconds, channel.declare_queue(self._topology.profiles, passive=True))
+
+    async def _watch(self, channel: AbstractChannel, lost: asyncio.Future[str]) -> None:
+        """Look after the consumers until they are lost."""
+        looks: dict[str, int] = {}
+        was_shut = False
+        while not lost.done():
+            await asyncio.wait([lost], timeout=self._every)
+            if lost.done() or self._stopping:
+                continue
+            looks = await within(min(self._seconds, LOOK), self._look(channel, looks))
+            if (reason := self._shut()) and was_shut:
+                await asyncio.gather(*(lane.stop(self._seconds) for lane in self._lanes))
+                raise Lost(f"not consuming: {reason}")
+            was_shut = bool(reason)
+
+    async def _look(self, channel: AbstractChannel, before: Mapping[str, int]) -> dict[str, int]:
+        """Whether the broker still knows our consumers: it has been seen to forget them without a word.
+
+        Args:
+            channel: to ask on.
+            before: of each lane that seemed to be starving at the last look, what had been delivered by then.
+
+        Returns:
+            The same, as of now.
+        """
+        starving: dict[str, int] = {}
         for lane in self._lanes:
-            queue = await channel.declare_queue(lane.queue, passive=True)
-            if not lane.consuming or not queue.declaration_result.consumer_count:
+            queue = (await channel.declare_queue(lane.queue, passive=True)).declaration_result
+            if not lane.consuming or not queue.consumer_count:
                 raise Lost(f"{lane.queue} is not consumed")
+            if queue.message_count and lane.hungry:  # others may be its consumers, and we forgotten
+                starving[lane.queue] = lane.delivered
+        if forgotten := [name for name, count in starving.items() if before.get(name) == count]:
+            raise Lost(f"nothing comes from {', '.join(forgotten)}, where something waits")
+        return starving
 
 
 def _verdict(answer: Answer) -> Refused | None:

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.broker.link import UNAVAILABLE, Lost, reason_of, within
 from gateway.broker.publisher import BrokerUnavailable, Publisher
-from gateway.intake import Fault, Overloaded
+from gateway.intake import LARGEST, Fault, Overloaded
 
 if TYPE_CHECKING:
     import aiormq.abc
@@ -58,6 +58,8 @@ class Lane:
         self._tag = ""
         self._lose: Callable[[str], None] = lambda _: None
         self._waiting: deque[tuple[int, bytes]] = deque()
+        self.delivered = 0
+        """Messages, ever."""
         self._arrived = asyncio.Event()
         self._unsettled = 0
         """The highest delivery tag of a batch that was given up."""
@@ -70,18 +72,26 @@ class Lane:
         """As far as we know; the broker may know better."""
         return self._channel is not None and not self._channel.is_closed and bool(self._tag)
 
+    @property
+    def hungry(self) -> bool:
+        """Whether it holds nothing, so that whatever its queue has is for it at once."""
+        return not self._waiting and self._idle.is_set()
+
     async def attach(
         self, channel: aiormq.abc.AbstractChannel, prefetch: int, seconds: float, lose: Callable[[str], None]
     ) -> None:
         """Consume through a channel, which is this lane's own, until it is lost."""
         self._waiting.clear()
         self._unsettled = 0
+        self._stopping.clear()
         self._channel, self._lose = channel, lose
 
         async def deliver(message: aiormq.abc.DeliveredMessage) -> None:
             # aiormq makes a task of this for each message: a plain callback would be wrapped in another layer.
             if channel is self._channel:
-                self._waiting.append((message.delivery_tag or 0, message.body))
+                # Of one that is too long so much is kept as shows it, or what is held would be bounded by its senders.
+                self._waiting.append((message.delivery_tag or 0, message.body[: LARGEST + 1]))
+                self.delivered += 1
                 self._arrived.set()
 
         def cancelled(_: object) -> None:
@@ -142,14 +152,14 @@ class Lane:
             await asyncio.sleep(0)
 
     async def stop(self, seconds: float) -> None:
-        """Take no more. Finishes the batch under way, and gives back the rest."""
+        """Take no more, until attached again. Finishes the batch under way, and gives back the rest."""
         self._stopping.set()
         channel = self._channel
         if channel is None or not self.consuming:
             return
         with suppress(*UNAVAILABLE, Lost):
             await within(seconds, channel.basic_cancel(self._tag))
-            await self._idle.wait()
+            await within(seconds, self._idle.wait())
             if last := self._waiting[-1][0] if self._waiting else self._unsettled:
                 await within(seconds, channel.basic_nack(last, multiple=True, requeue=True))
         self._waiting.clear()

@@ -79,49 +79,68 @@ class Link:
 
     async def _run(self) -> None:
         while True:
-            reason = await self._once()
-            if reason != self.status:  # once, not at each of hundreds of attempts
-                self.log.warning("broker.lost", reason=reason)
-            self.status = reason
+            await self._once()
             await asyncio.sleep(self._random.uniform(*self._pause))
 
-    async def _once(self) -> str:
-        """Connect and stay so. Returns the reason why it has ended."""
+    async def _once(self) -> None:
+        """Connect and stay so."""
         connection = None
         try:
-            connection = await within(self._seconds, aio_pika.connect(self._url))
-            await self._session(connection)
-        except ProbableAuthenticationError:
-            return "login refused"
-        except InvalidFrameError:  # aiormq's word for any refusal to open the virtual host; the broker's is lost
-            return f"virtual host {self._vhost} is missing, or not permitted"
-        except Lost as error:
-            return str(error)
-        except UNAVAILABLE as error:
-            return f"{type(error).__name__}: {error}" if str(error) else f"no answer within {self._seconds:g} s"
-        except Exception as error:
-            self.log.exception("broker.bug")
-            return f"a bug: {type(error).__name__}"
+            try:
+                connection = await within(self._seconds, aio_pika.connect(self._url))
+                await self._session(connection)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is built anew
+                self._fail(self._reason(error))
+            finally:
+                self.up = False
         finally:
-            self.up = False
             if connection:
                 with suppress(Exception):  # it is given up, whatever closing it meets
                     await within(self._seconds, connection.close())
 
+    def _fail(self, reason: str) -> None:
+        if reason != self.status:  # once, not at each of hundreds of attempts
+            self.log.warning("broker.lost", reason=reason)
+        self.status = reason
+
+    def _reason(self, error: Exception) -> str:
+        match error:
+            case ProbableAuthenticationError():
+                return "login refused"
+            case InvalidFrameError():  # aiormq's word for any refusal to open the virtual host; the broker's is lost
+                return f"virtual host {self._vhost} is missing, or not permitted"
+            case Lost():
+                return str(error)
+            case _ if isinstance(error, UNAVAILABLE):
+                return f"{type(error).__name__}: {error}" if str(error) else f"no answer within {self._seconds:g} s"
+            case _:
+                self.log.error("broker.bug", exc_info=error)
+                return f"a bug: {type(error).__name__}"
+
 
 async def within(seconds: float, call: Awaitable[T]) -> T:
-    """Wait for a call on the wire, at most so long.
+    """Wait for a call on the wire, at most so long, however long giving it up takes: aiormq says so on the same wire.
 
     When a connection closes, aiormq cancels who waits for it. That is told here from a cancellation of our own.
     """
+    task = asyncio.ensure_future(call)
     try:
-        async with asyncio.timeout(seconds):
-            return await call
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task and task.cancelling():
-            raise
-        raise Lost("connection closed") from None
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_given_up)
+    if not task.done():
+        raise TimeoutError
+    if task.cancelled():
+        raise Lost("connection closed")
+    return task.result()
+
+
+def _given_up(task: asyncio.Future[Any]) -> None:
+    """Nobody asks any more how it ended, and asyncio wants somebody to."""
+    if not task.cancelled():
+        task.exception()
 
 
 def reason_of(closing: asyncio.Future[Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.store import health, intake, pace, reading, upkeep, work
-from gateway.store.engine import StoreUnavailable
+from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
@@ -37,6 +37,7 @@ __all__ = [
     "Settlement",
     "Standing",
     "Store",
+    "StoreFull",
     "StoreUnavailable",
     "Told",
     "engine_of",
@@ -67,7 +68,7 @@ def engine_of(url: str, clock: Callable[[], int], *, server_clock: bool = True) 
 class Store:
     """What the gateway remembers. Each method is one transaction, durable when it returns.
 
-    All of them raise ``StoreUnavailable`` where the database cannot be asked.
+    All of them raise ``StoreUnavailable`` within 6 s where the database cannot be asked; ``StoreFull``: it has no room.
     """
 
     def __init__(self, engine: Engine, *, leases: bool = True) -> None:
@@ -234,5 +235,5 @@ class Store:
         return await self._engine.read(lambda: upkeep.parked(limit))
 
     async def ping(self) -> None:
-        """Find out whether the database answers."""
-        await self._engine.read(upkeep.ping)
+        """Find out whether the database would take something."""
+        await self._engine.write(upkeep.ping)

@@ -43,6 +43,10 @@ class StoreUnavailable(Exception):
     """The database could not be asked, or did not answer in time. What was written may or may not be there."""
 
 
+class StoreFull(StoreUnavailable):
+    """There is no room for what was to be written, and nothing of it was."""
+
+
 def place_of(url: str) -> str:
     """A database's kind and where it is, without user and password."""
     kind, _, rest = url.partition("://")

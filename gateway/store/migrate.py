@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 _LOCK = 0x6465636F72756D  # "decorum", the key of the lock that keeps two migrations apart
+
+
+_LOOK = 10.0
+"""Seconds that a look at a database's version may take; a migration itself may take long."""
 
 
 def migrate(url: str) -> str:
@@ -47,12 +52,35 @@ def outdated(url: str) -> str | None:
     Raises:
         StoreUnavailable: the database cannot be reached.
     """
+    found = _of_sqlite(url) if url.startswith(_SQLITE) else asyncio.run(_of_postgres(url))
+    wanted = _head(_config())
+    if found == wanted:
+        return None
+    return f"the database's tables are {found or 'missing'}, this version needs {wanted}: run decorum migrate"
+
+
+def _of_sqlite(url: str) -> str | None:
     found: list[str | None] = []
     _with(url, lambda connection: found.append(MigrationContext.configure(connection).get_current_revision()))
-    wanted = _head(_config())
-    if found[0] == wanted:
-        return None
-    return f"the database's tables are {found[0] or 'missing'}, this version needs {wanted}: run decorum migrate"
+    return found[0]
+
+
+async def _of_postgres(url: str) -> str | None:
+    """Once no migration is under way; asked by itself, for what asks in a thread could not be stopped from waiting."""
+    try:
+        async with asyncio.timeout(_LOOK):
+            connection = await asyncpg.connect(url)
+            try:
+                await connection.execute(f"begin; select pg_advisory_xact_lock_shared({_LOCK})")
+                revision: str | None = await connection.fetchval("select version_num from alembic_version")
+            except asyncpg.UndefinedTableError:
+                return None
+            else:
+                return revision
+            finally:
+                connection.terminate()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _unusable(url, error) from error
 
 
 def _config() -> Config:
@@ -78,8 +106,12 @@ def _with(url: str, work: Callable[[Connection], object]) -> None:
         else:
             asyncio.run(_with_postgres(url, work))
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreUnavailable(f"{place_of(url)} cannot be used: {reason}") from error
+        raise _unusable(url, error) from error
+
+
+def _unusable(url: str, error: Exception) -> StoreUnavailable:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return StoreUnavailable(f"{place_of(url)} cannot be used: {reason}")
 
 
 async def _with_postgres(url: str, work: Callable[[Connection], object]) -> None:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from gateway.store.engine import Fetch, Now, Operation, Run, StoreUnavailable, T, place_of
+from gateway.store.engine import Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
-_CONNECT_BUDGET = 5.0
-_BUDGET = 10.0
-"""Seconds for one transaction. asyncpg's own time-outs add up and its cancel path can hang, so this one is outside."""
+_BUDGET = 5.0
+"""Seconds for one transaction, its connection and all its repetitions. asyncpg's own time-outs add up, so this one is
+outside."""
+_STATEMENT = 4.5
+"""Seconds after which the server itself ends a statement, so that the connection can go on."""
 _DEADLOCKS = 5
 _WORTH_COPYING = 16
 """Rows from which on a copy, which takes a round trip more, is cheaper than an insert."""
@@ -37,17 +39,17 @@ class Postgres:
     async def open(self) -> None:
         """Connect once, so that a wrong address or password is said now."""
         try:
-            async with asyncio.timeout(_CONNECT_BUDGET * 2):
+            async with asyncio.timeout(_BUDGET):
                 self._pool = await asyncpg.create_pool(
                     self._url,
                     min_size=1,
                     max_size=self._connections,
-                    timeout=_CONNECT_BUDGET,
+                    timeout=_BUDGET,
                     max_inactive_connection_lifetime=0,
                     reset=_keep,
                     server_settings={
                         "application_name": "decorum",
-                        "statement_timeout": str(int(_BUDGET * 1000)),
+                        "statement_timeout": str(int(_STATEMENT * 1000)),
                         "idle_in_transaction_session_timeout": str(int(_BUDGET * 2000)),
                         # Plans are kept, and those made while a table is empty would read all of it for ever after.
                         "enable_seqscan": "off",
@@ -62,35 +64,29 @@ class Postgres:
         if self._pool is None:
             return
         try:
-            async with asyncio.timeout(_CONNECT_BUDGET):
+            async with asyncio.timeout(_BUDGET):
                 await self._pool.close()
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
 
     async def write(self, operation: Callable[[], Operation[T]]) -> T:
         """Run in a transaction; again from the start where PostgreSQL asks for that."""
-        for _ in range(_DEADLOCKS):
-            with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                return await self._run(operation, readonly=False)
-        raise StoreUnavailable(f"PostgreSQL: rolled back {_DEADLOCKS} times, since others were in the way")
+        return await self._run(operation, "begin")
 
     async def read(self, operation: Callable[[], Operation[T]]) -> T:
         """Run in a transaction that may not write."""
-        return await self._run(operation, readonly=True)
+        return await self._run(operation, "begin read only")
 
-    async def _run(self, operation: Callable[[], Operation[T]], *, readonly: bool) -> T:
+    async def _run(self, operation: Callable[[], Operation[T]], begin: str) -> T:
         if self._pool is None:
             raise StoreUnavailable("the store is closed")
         try:
             async with asyncio.timeout(_BUDGET):
-                connection = await self._pool.acquire(timeout=_BUDGET)
-                try:
-                    async with connection.transaction(readonly=readonly):
-                        return await self._drive(connection, operation())
-                finally:
-                    await self._release(connection)
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-            raise
+                for _ in range(_DEADLOCKS):
+                    with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                        return await self._once(self._pool, operation(), begin)
+        except asyncpg.DiskFullError as error:
+            raise StoreFull(f"{place_of(self._url)}: its disk is full") from error
         except (
             OSError,
             TimeoutError,
@@ -104,12 +100,29 @@ class Postgres:
             asyncpg.PostgresSystemError,
         ) as error:
             raise StoreUnavailable(f"{place_of(self._url)}: {_reason(error)}") from error
+        raise StoreUnavailable(f"{place_of(self._url)}: rolled back {_DEADLOCKS} times, since others were in the way")
 
-    async def _release(self, connection: Any) -> None:
-        assert self._pool is not None  # noqa: S101 - it came from the pool
-        if connection.is_in_transaction() or connection.is_closed():
-            connection.terminate()  # cut off in the middle: its state is not known
-        await self._pool.release(connection, timeout=1)
+    async def _once(self, pool: asyncpg.Pool[asyncpg.Record], operation: Operation[T], begin: str) -> T:
+        """One transaction. asyncpg's own would wait, when it is cut off, for a server that may not answer any more."""
+        connection = await pool.acquire()
+        clean = False
+        try:
+            await connection.execute(begin)
+            try:
+                answer = await self._drive(connection, operation)
+            except Exception:
+                await connection.execute("rollback")
+                clean = True
+                raise
+            await connection.execute("commit")
+            clean = True
+        finally:
+            if clean:
+                await pool.release(connection, timeout=1)
+            else:
+                with suppress(asyncpg.InterfaceError):  # of one that has ended, and is back in the pool
+                    connection.terminate()
+        return answer
 
     async def _drive(self, connection: Any, operation: Operation[T]) -> T:
         answer: Any = None

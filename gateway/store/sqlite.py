@@ -15,15 +15,20 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.store.engine import Fetch, Now, Operation, Run, StoreUnavailable, T
+from gateway.store.engine import Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _BUSY = 5.0
-_BUDGET = 30.0
-"""Seconds that a caller waits for its commit."""
+"""Seconds that a program which has the file locked, such as one that copies it, is waited for."""
+_BUDGET = 6.0
+"""Seconds that a caller waits for its commit, or for what it reads."""
+
+
+_Call = tuple["Callable[[], Operation[Any]]", "asyncio.Future[Any]"]
+_Answered = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class SQLite:
@@ -33,7 +38,7 @@ class SQLite:
         """``clock`` answers in microseconds since 1970."""
         self._path = path
         self._clock = clock
-        self._waiting: deque[tuple[Callable[[], Operation[Any]], asyncio.Future[Any]]] = deque()
+        self._waiting: deque[_Call] = deque()
         self._wake = threading.Semaphore(0)
         self._writer: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
@@ -59,10 +64,13 @@ class SQLite:
         self._closing = True
         self._wake.release()
         if self._writer:
-            await asyncio.to_thread(self._writer.join)
-        self._reader.shutdown()
-        if self._read_connection:
-            self._read_connection.close()
+            await asyncio.to_thread(self._writer.join, 2 * _BUDGET)  # a disk that hangs is not waited for
+        connection, self._read_connection = self._read_connection, None
+        if connection:
+            connection.interrupt()
+        self._reader.shutdown(cancel_futures=True)
+        if connection:
+            connection.close()
         if self._lock:
             self._lock.close()
 
@@ -83,16 +91,24 @@ class SQLite:
         """Read the last committed state."""
         if self._loop is None or self._closing:
             raise StoreUnavailable("the store is closed")
-        return await self._loop.run_in_executor(self._reader, self._read, operation)
+        reading = self._loop.run_in_executor(self._reader, self._read, operation)
+        try:
+            async with asyncio.timeout(_BUDGET):
+                return await reading
+        except TimeoutError:
+            if self._read_connection:
+                self._read_connection.interrupt()  # whatever takes so long, the others wait behind it
+            raise StoreUnavailable(f"SQLite has not answered within {_BUDGET:.0f} s") from None
 
     def _read(self, operation: Callable[[], Operation[T]]) -> T:
         connection = self._read_connection
-        assert connection is not None  # noqa: S101 - opened before anything reads
+        if connection is None:
+            raise StoreUnavailable("the store is closed")
         connection.execute("begin")
         try:
             return self._drive(connection, operation())
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"SQLite: {error}") from error
+            raise _told(error) from error
         finally:
             connection.execute("rollback")
 
@@ -101,35 +117,42 @@ class SQLite:
         with contextlib.closing(connection):
             while True:
                 self._wake.acquire()
-                batch: list[tuple[Callable[[], Operation[Any]], asyncio.Future[Any]]] = []
+                batch: list[_Call] = []
                 while self._waiting and len(batch) < 64:  # noqa: PLR2004 - bounds how long the first of them waits
-                    batch.append(self._waiting.popleft())
+                    operation, future = self._waiting.popleft()
+                    if not future.done():  # otherwise nobody waits for it any more
+                        batch.append((operation, future))
                 if batch:
                     self._commit(connection, batch)
                 elif self._closing:
                     return
 
-    def _commit(
-        self, connection: sqlite3.Connection, batch: list[tuple[Callable[[], Operation[Any]], asyncio.Future[Any]]]
-    ) -> None:
-        answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+    def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Call]) -> None:
+        """All that is waiting, in one transaction. Where there is no room for all, each has one of its own."""
+        answers: list[_Answered] = []
         try:
             connection.execute("begin immediate")
             for operation, future in batch:
                 connection.execute("savepoint operation")
                 try:
                     answers.append((future, self._drive(connection, operation()), None))
-                except Exception as error:  # noqa: BLE001 - handed to the caller; the others commit all the same
+                except Exception as error:
+                    if isinstance(error, sqlite3.Error) and not connection.in_transaction:
+                        raise  # some end the whole transaction
                     connection.execute("rollback to operation")
-                    if isinstance(error, sqlite3.OperationalError):
-                        error = _unavailable(error)
-                    answers.append((future, None, error))
+                    told = _told(error) if isinstance(error, sqlite3.OperationalError) else error
+                    answers.append((future, None, told))
                 connection.execute("release operation")
             connection.execute("commit")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("rollback")
-            answers = [(future, None, _unavailable(error)) for _, future in batch]
+            reason = _told(error)
+            if isinstance(reason, StoreFull) and len(batch) > 1:
+                for call in batch:
+                    self._commit(connection, [call])
+                return
+            answers = [(future, None, reason) for _, future in batch]
         assert self._loop is not None  # noqa: S101 - set before the thread starts
         self._loop.call_soon_threadsafe(_answer, answers)
 
@@ -180,11 +203,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _unavailable(error: sqlite3.Error) -> StoreUnavailable:
+def _told(error: sqlite3.Error) -> StoreUnavailable:
+    """What an error of SQLite's is for the caller."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest tells variants apart
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull("SQLite: its disk is full")
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreUnavailable(f"SQLite: another program has had the file locked for {_BUSY:.0f} s")
     return StoreUnavailable(f"SQLite: {error}")
 
 
-def _answer(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+def _answer(answers: list[_Answered]) -> None:
     for future, result, error in answers:
         if future.done():
             continue

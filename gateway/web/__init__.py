@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from gateway.web import health
-from gateway.web.api import DRAINING, Api, Limits
-from gateway.web.bodies import ITEM, Room
+from gateway.web.api import DRAINING, Api
+from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
 from gateway.web.keys import Keys
 from gateway.web.problems import told
@@ -16,6 +16,8 @@ from gateway.web.tracking import Tracking, unsubscribe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from aiohttp.typedefs import Handler
 
     from gateway.config import Config
     from gateway.decide import Judge
@@ -30,6 +32,8 @@ _IDLE = 75.0
 """Seconds; longer than load balancers keep an idle connection, which must be the ones to close it."""
 _LINGER = 2.0
 """Seconds that the rest of a refused body is read and dropped, so that its sender gets to read the answer."""
+_PUBLIC = 4
+"""Times as many requests at once are taken from the public as on the private listener: theirs are short."""
 _CALLBACK = 5.0
 """Seconds."""
 _HEADERS: Mapping[str, str] = {
@@ -81,9 +85,11 @@ def public_app(
         limits: how much is taken at once.
         callback_seconds: how long a vendor is kept waiting.
     """
-    memory = Room((limits or Limits()).memory)
+    limits = limits or Limits()
+    places, memory = Room(limits.requests * _PUBLIC), Room(limits.memory)
     callbacks = Callbacks(store, providers, judge, public_url, metrics, memory, callback_seconds)
-    return _app([*callbacks.routes(), *Tracking(store, metrics, memory).routes()])
+    routes = [*callbacks.routes(), *Tracking(store, metrics, memory).routes()]
+    return _app(routes, places)
 
 
 def runner(app: web.Application, *, shutdown_timeout: float = 10.0) -> web.AppRunner:
@@ -98,8 +104,16 @@ def runner(app: web.Application, *, shutdown_timeout: float = 10.0) -> web.AppRu
     )
 
 
-def _app(routes: list[web.RouteDef]) -> web.Application:
-    app = web.Application(middlewares=[told], client_max_size=ITEM)
+def _app(routes: list[web.RouteDef], places: Room | None = None) -> web.Application:
+    @web.middleware
+    async def placed(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What waits for the store is held in memory; mail programs and vendors come again."""
+        if places is None:
+            return await handler(request)
+        with places.place():
+            return await handler(request)
+
+    app = web.Application(middlewares=[told, placed], client_max_size=ITEM)
     app.add_routes(routes)
     app.on_response_prepare.append(_head)
     return app

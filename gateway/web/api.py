@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, assert_never
@@ -13,12 +12,12 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.explain import described, explanation
-from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed
+from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, Overloaded
 from gateway.message import MessageState, Name, Source
 from gateway.web.answers import JSON, answer_json, errors
-from gateway.web.bodies import BATCH, ITEM, Body, Room, decoded, too_large
+from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_large
 from gateway.web.people import People
-from gateway.web.problems import Problem, unavailable
+from gateway.web.problems import Problem, turned_away, unavailable
 from gateway.web.tracking import ID
 
 if TYPE_CHECKING:
@@ -42,18 +41,6 @@ _PARKED = 1000
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _SOURCE: TypeAdapter[str] = TypeAdapter(Source)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is taken at once."""
-
-    requests: int = 256
-    """Bodies being read or committed; the next is told to come again."""
-    memory: int = 64 * 1024 * 1024
-    """Bytes of all of them together, as they came."""
-    body_seconds: float = 30.0
-    """How long a body may take to come."""
 
 
 class Api:
@@ -142,7 +129,12 @@ class Api:
         """``None`` stands for an item that is too large."""
         results: list[dict[str, Any]] = []
         while some := list(islice(items, _SLICE)):
-            answers = iter(await self._accept([item for item in some if item is not None], caller))
+            try:
+                answers = iter(await self._accept([item for item in some if item is not None], caller))
+            except Overloaded as error:
+                if not results:
+                    raise
+                return _cut_short(results, len(some) + sum(1 for _ in items), turned_away(error))
             for item in some:
                 result = _TOO_LARGE if item is None else _result(next(answers))
                 results.append({"index": len(results), **result})
@@ -297,6 +289,13 @@ def _not_none(item: object) -> object:
 
 def _too_many() -> Problem:
     return Problem("too_large", f"At most {ITEMS} requests are taken at once. Nothing was accepted")
+
+
+def _cut_short(results: list[dict[str, Any]], rest: int, problem: Problem) -> web.Response:
+    """Those that were answered, and of the rest that they were not accepted."""
+    fault = {"status": 503, "errors": errors([Fault("", problem.detail)])}
+    results += [{"index": len(results) + number, **fault} for number in range(rest)]
+    return answer_json({"results": results}, 202, problem.headers)
 
 
 _TOO_LARGE = {"status": 413, "errors": [{"path": "", "problem": f"is too large: at most {ITEM} bytes are taken"}]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -52,6 +53,18 @@ class Room:
             yield
         finally:
             self.give(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a listener takes at once."""
+
+    requests: int = 256
+    """Bodies being read or committed; the next is told to come again."""
+    memory: int = 64 * 1024 * 1024
+    """Bytes of all of them together, as they came."""
+    body_seconds: float = 30.0
+    """How long a body may take to come."""
 
 
 class Body:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from providers import Provider, Receipt
 
 
+_WAITING = 10_000
+"""Receipts that wait to be committed: some seconds' worth. A vendor whose receipt finds no room reports it again."""
+
+
 class Callbacks:
     """The addresses that vendors are given with each attempt."""
 
@@ -35,7 +39,7 @@ class Callbacks:
         seconds: float,
     ) -> None:
         """``seconds``: how long a vendor is kept waiting."""
-        self._received: Batcher[Receipt, None] = Batcher(self._record, lanes=1)
+        self._received: Batcher[Receipt, None] = Batcher(self._record, lanes=1, room=_WAITING)
         self._store = store
         self._providers = providers
         self._judge = judge

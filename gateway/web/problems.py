@@ -10,6 +10,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from gateway.headroom import NoRoom
 from gateway.intake import Overloaded
 from gateway.store import StoreUnavailable
 
@@ -38,6 +39,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "malformed": (422, "The request has faults"),
     "overloaded": (429, "Too much at once"),
     "bug": (500, "The gateway made a mistake"),
+    "no_room": (503, "There is no room for more at present"),
     "unavailable": (503, "The gateway cannot do this now"),
 }
 """By the last word of the problem's type: its status and title."""
@@ -67,6 +69,14 @@ def unavailable(detail: str) -> Problem:
     return Problem("unavailable", detail, headers=_SOON)
 
 
+def turned_away(error: Overloaded) -> Problem:
+    """Nothing was accepted, and when to come again. A lack of room is no fault of who asks: 503, not 429."""
+    after = {"Retry-After": str(max(1, round(error.retry_after)))}
+    if isinstance(error, NoRoom):
+        return Problem("no_room", f"Nothing was accepted: {error}. Try again later", headers=after)
+    return Problem("overloaded", "Nothing was accepted: try again later", headers=after)
+
+
 @web.middleware
 async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong in a handler into a problem, and bugs into one that gives nothing away."""
@@ -79,8 +89,7 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
             "The database cannot be asked. What was sent may have been accepted: send the same again, with the same ids"
         ).response()
     except Overloaded as error:
-        after = {"Retry-After": str(max(1, round(error.retry_after)))}
-        return Problem("overloaded", "Nothing was accepted: try again later", headers=after).response()
+        return turned_away(error).response()
     except web.HTTPException as error:
         return _of_aiohttp(request, error)
     except web.RequestPayloadError:

@@ -11,6 +11,7 @@ import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from io import BytesIO
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -24,6 +25,7 @@ import providers
 from gateway import config
 from gateway.client import GatewayError, eligibility, explanation
 from gateway.decide import Judge
+from gateway.headroom import Headroom, Space
 from gateway.ids import new_id
 from gateway.intake import Fault, Intake
 from gateway.message import MessageState
@@ -36,7 +38,7 @@ from gateway.web import Limits, private_app, public_app, runner, unsubscribe_url
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 TOKEN = "a-made-up-token"
@@ -93,6 +95,7 @@ class Gateway:
         limits: Limits | None = None,
         span: float = 10.0,
         callback_seconds: float = 5.0,
+        space: Callable[[], Space] | None = None,
     ) -> None:
         text = YAML.replace("PATH", str(path)).replace("KEYS", f"keys: [{', '.join(keys)}]" if keys else "")
         self.config = config.parse(text, {}, base=path.parent)
@@ -111,6 +114,8 @@ class Gateway:
         self.secret = "of +14155552671"
         self.limits = limits
         self.callback_seconds = callback_seconds
+        self.headroom = Headroom(space, count().__next__)
+        self.noticed: Callable[[], object] = int
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -119,7 +124,7 @@ class Gateway:
         self.private = await self._listen(
             private_app(
                 self.store,
-                Intake(self.store, lambda: self.judge, self.metrics, lambda _: self._notice()),
+                Intake(self.store, lambda: self.judge, self.metrics, lambda _: self._notice(), headroom=self.headroom),
                 self._judge,
                 self.config,
                 self.metrics,
@@ -156,6 +161,7 @@ class Gateway:
 
     def _notice(self) -> None:
         self.notices += 1
+        self.noticed()
 
     def _judge(self) -> Judge:
         if self.broken:
@@ -564,6 +570,36 @@ async def test_memory_for_bodies_is_bounded(start: Any) -> None:
         async with gateway.private.put("/v1/users/u1", json={}) as response:
             assert response.status == 204
     await gateway.send()
+
+
+async def test_without_room_nothing_is_accepted_and_a_no_still_counts(start: Any) -> None:
+    gateway = await start(space=lambda: Space(9, 100))
+    for data, headers in ((orjson.dumps(request()), JSON), (ndjson(request()), NDJSON)):
+        async with gateway.private.post("/v1/messages", data=data, headers=headers) as response:
+            document = await problem(response, 503)
+            assert response.headers["Retry-After"] == "30"
+            assert "9.0% of the disk is free" in document["detail"]
+    assert await gateway.store.backlog() == (0, 0)
+    told = gateway.metrics.registry.get_sample_value("gateway_requests_turned_away_total", {"via": "http"})
+    assert told == 2
+    async with gateway.private.post("/v1/optouts", json={"phone": "+14155552671"}) as response:
+        assert response.status == 204, await response.text()
+
+
+async def test_what_of_a_batch_there_is_no_room_for_is_said_of_each(start: Any) -> None:
+    room = [50]
+    gateway = await start(space=lambda: Space(room[0] << 30, 100 << 30))
+    gateway.noticed = lambda: room.append(room.pop() - 41)
+    ids = [f"r{number}" for number in range(450)]
+    data = ndjson(*(request(id=name, user=name) for name in ids))
+    async with gateway.private.post("/v1/messages", data=data, headers=NDJSON) as response:
+        assert response.status == 202
+        assert response.headers["Retry-After"] == "30"
+        results = (await response.json())["results"]
+    assert [result["index"] for result in results] == list(range(450))
+    assert [result["status"] for result in results] == [202] * 200 + [503] * 250
+    assert "9.0% of the disk" in results[-1]["errors"][0]["problem"]
+    assert (await gateway.store.backlog())[0] == 200
 
 
 async def test_without_its_store_the_gateway_asks_to_come_again(gateway: Gateway) -> None:

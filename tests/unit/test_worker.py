@@ -23,6 +23,7 @@ from gateway.store import NewMessage, Store, StoreUnavailable, engine_of
 from gateway.watch import ProviderHealth
 from gateway.worker import Worker
 from providers import Channel
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -83,12 +84,20 @@ class Deliveries(Gauge):
         self.gate = gate
         self.cut_off: list[str] = []
         self.delivered: list[str] = []
+        self.calls: set[asyncio.Task[None] | None] = set()
 
     async def disown(self) -> None: ...
+
+    def cut(self) -> int:
+        for task in self.calls:
+            assert task
+            task.cancel()
+        return len(self.calls)
 
     async def deliver(self, lease: Lease) -> None:
         pair = lease.message.priority, lease.message.channels[0]
         self.begin(pair)
+        self.calls.add(asyncio.current_task())
         try:
             if gate := self.gate(lease):
                 await gate
@@ -99,6 +108,7 @@ class Deliveries(Gauge):
             self.cut_off.append(lease.message.id)
             raise
         finally:
+            self.calls.discard(asyncio.current_task())
             self.end(pair)
 
 
@@ -188,6 +198,11 @@ class House:
             new.append(NewMessage(message, canonical_hash(message.body), 0, 1))
         await self.store.accept(new)
         return [item.message.id for item in new]
+
+    async def attempts(self, message: str) -> list[AttemptState]:
+        view = await self.store.view(message)
+        assert view is not None
+        return [attempt.state for attempt in view.attempts]
 
     async def close(self) -> None:
         self.engine.away, self.engine.held = False, None
@@ -497,3 +512,50 @@ async def test_what_is_cut_off_at_the_end_stays_an_open_intent(house: House) -> 
     view = await house.store.view(hung)
     assert view is not None
     assert (view.state, [attempt.state for attempt in view.attempts]) == (MessageState.SENDING, [AttemptState.INTENT])
+
+
+async def test_in_a_hurry_nobody_is_waited_for_and_nobody_is_called_any_more(house: House) -> None:
+    vendor, health, hurry = Vendor(), ProviderHealth({"one": 8, "two": 8}), asyncio.Event()
+    (hung,) = await house.accept(1, Priority.BULK)
+    vendor.hangs.add(hung)
+    worker = house.worker(pipeline_of(house, vendor, health), health=health)
+    await vendor.until(lambda: vendor.under_way.total() == 1)
+    (claimed,) = await house.accept(1, Priority.CRITICAL)
+    house.engine.committed.clear()
+    worker.notice()
+    async with asyncio.timeout(SOON):
+        await house.engine.committed.wait()  # the lease
+    house.engine.held = asyncio.Event()  # the claim commits, and does not say so yet
+    await wait_until(lambda: house.attempts(claimed))
+    stopping = asyncio.create_task(worker.stop(SOON, hurry))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not stopping.done()
+    hurry.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    house.engine.held.set()
+    async with asyncio.timeout(SOON / 2):
+        await stopping
+    assert await house.attempts(hung) == [AttemptState.INTENT]
+    assert await house.attempts(claimed) == [AttemptState.NOT_SENT]
+    assert vendor.sent[claimed] == 0
+
+
+async def test_in_a_hurry_what_has_an_answer_is_still_committed(house: House) -> None:
+    vendor, health, hurry = Vendor(), ProviderHealth({"one": 8, "two": 8}), asyncio.Event()
+    (message,) = await house.accept(1, Priority.BULK)
+    vendor.hangs.add(message)
+    worker = house.worker(pipeline_of(house, vendor, health), health=health)
+    await vendor.until(lambda: vendor.under_way.total() == 1)
+    house.engine.away = True
+    vendor.let_go.set()
+    await vendor.until(lambda: vendor.under_way.total() == 0)
+    hurry.set()
+    stopping = asyncio.create_task(worker.stop(SOON, hurry))
+    house.engine.asked.clear()
+    await house.engine.asked.wait()
+    house.engine.away = False
+    async with asyncio.timeout(SOON):
+        await stopping
+    assert await house.attempts(message) == [AttemptState.ACCEPTED]

@@ -25,10 +25,20 @@ class Batcher(Generic[T, R]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 256, lanes: int = 2
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        most: int = 256,
+        lanes: int = 2,
+        urgent: Callable[[T], bool] | None = None,
     ) -> None:
-        """At most ``lanes`` batches of at most ``most`` calls are under way at once."""
+        """At most ``lanes`` batches of at most ``most`` calls are under way at once.
+
+        ``urgent``: whether a call goes in a lane of its kind alone, so that it never waits for large batches.
+        """
         self._run = run
+        self._is_urgent = urgent
+        self._urgent: Batcher[T, R] | None = Batcher(run, most=most, lanes=1) if urgent else None
         self._most = most
         self._free = lanes
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
@@ -38,6 +48,8 @@ class Batcher(Generic[T, R]):
 
     def __call__(self, item: T) -> asyncio.Future[R]:
         """The answer to this one."""
+        if self._urgent and self._is_urgent and self._is_urgent(item):
+            return self._urgent(item)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))

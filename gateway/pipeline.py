@@ -23,7 +23,7 @@ from gateway import decide
 from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
-from gateway.message import AttemptState, content_of
+from gateway.message import AttemptState, Priority, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
 from gateway.routing import PACE
@@ -87,8 +87,10 @@ class Pipeline:
         self._unsubscribe_url = unsubscribe_url
         self._recorded = recorded
         self._pacing = pacing
-        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
-        self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
+        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all, urgent=_is_urgent)
+        self._settle: Batcher[Settlement, Next] = Batcher(
+            self._settle_all, urgent=lambda settlement: _is_urgent(settlement.claimed.lease)
+        )
         self._disowned: dict[str, str] = {}
 
     async def deliver(self, lease: Lease) -> None:
@@ -274,6 +276,10 @@ class Pipeline:
                     )
                 case _:
                     pass
+
+
+def _is_urgent(lease: Lease) -> bool:
+    return lease.message.priority is Priority.CRITICAL
 
 
 def _way(claimed: Claimed) -> Way:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -32,6 +33,7 @@ from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from gateway.decide import Judge
     from gateway.health import Way
@@ -108,7 +110,8 @@ class Pipeline:
         self._health.began(way)
         began, started = utc_now(), monotonic()
         try:
-            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
+            refused = partial(self._refused, way, began)
+            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed), refused))
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
@@ -122,8 +125,14 @@ class Pipeline:
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
         return outcome
 
-    async def _send(self, provider: Provider, dispatch: Dispatch) -> str:
-        """Again at once, for seconds, but only what certainly was not sent and before its deadline."""
+    def _refused(self, way: Way, began: datetime) -> None:
+        self._health.refused(way, began, utc_now())
+
+    async def _send(self, provider: Provider, dispatch: Dispatch, refused: Callable[[], None]) -> str:
+        """Again at once, for seconds, but only what certainly was not sent and before its deadline.
+
+        ``refused`` is called after each call that is not the last: others need not wait for the last to hear of it.
+        """
         try:
             return await provider.send(dispatch)
         except (Unavailable, Throttled) as error:
@@ -131,11 +140,14 @@ class Pipeline:
             wait = _pause(error)
             if wait is None or left <= wait:
                 raise
+            if isinstance(error, Unavailable):
+                refused()
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_attempt(2) | stop_before_delay(min(left, 2)),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
+            before_sleep=lambda _: refused(),
         )
         await asyncio.sleep(wait)
         return await again(provider.send, dispatch)

@@ -34,12 +34,16 @@ class Batcher(Generic[T, R]):
         most: int = 256,
         lanes: int = 2,
         room: int | None = None,
+        urgent: Callable[[T], bool] | None = None,
     ) -> None:
-        """At most ``lanes`` batches of at most ``most`` calls are under way at once, and ``room`` calls wait for one.
+        """At most ``lanes`` batches of at most ``most`` calls are under way at once.
 
-        None: those who call are bounded in number themselves.
+        ``room``: how many calls may wait for one; None: those who call are bounded in number themselves.
+        ``urgent``: whether a call goes in a lane of its kind alone, so that it never waits for large batches.
         """
         self._run = run
+        self._is_urgent = urgent
+        self._urgent: Batcher[T, R] | None = Batcher(run, most=most, lanes=1, room=room) if urgent else None
         self._most = most
         self._free = lanes
         self._room = room
@@ -54,6 +58,8 @@ class Batcher(Generic[T, R]):
         Raises:
             Overloaded: too many wait, for the store is slower than they come.
         """
+        if self._urgent and self._is_urgent and self._is_urgent(item):
+            return self._urgent(item)
         if self._room is not None and len(self._waiting) >= self._room:
             raise Overloaded("the store is slow", _SOON)
         loop = asyncio.get_running_loop()

@@ -112,6 +112,7 @@ class Metrics:
         self._in_flight = Gauge(
             "gateway_in_flight", "Messages being worked on by this process.", ["priority"], registry=registry
         )
+        self.tasks = Gauge("gateway_tasks", "What goes on at once in this process's event loop.", registry=registry)
         self._receipts = Counter(
             "gateway_delivery_reports",
             "Vendors' callbacks, by what they said.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -23,7 +24,7 @@ from gateway import decide
 from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
-from gateway.message import AttemptState, content_of
+from gateway.message import AttemptState, Priority, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
 from gateway.routing import PACE
@@ -32,6 +33,7 @@ from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from gateway.decide import Judge
     from gateway.health import Way
@@ -87,8 +89,10 @@ class Pipeline:
         self._unsubscribe_url = unsubscribe_url
         self._recorded = recorded
         self._pacing = pacing
-        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
-        self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
+        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all, urgent=_is_urgent)
+        self._settle: Batcher[Settlement, Next] = Batcher(
+            self._settle_all, urgent=lambda settlement: _is_urgent(settlement.claimed.lease)
+        )
         self._disowned: dict[str, str] = {}
         self._calling: set[asyncio.Task[None]] = set()
         """Those that wait for a provider at this moment."""
@@ -115,7 +119,8 @@ class Pipeline:
         assert task  # noqa: S101 - a coroutine runs in one
         self._calling.add(task)
         try:
-            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
+            refused = partial(self._refused, way, began)
+            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed), refused))
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
@@ -131,8 +136,14 @@ class Pipeline:
         self._metrics.attempted(claimed, outcome, monotonic() - started, now)
         return outcome
 
-    async def _send(self, provider: Provider, dispatch: Dispatch) -> str:
-        """Again at once, for seconds, but only what certainly was not sent and before its deadline."""
+    def _refused(self, way: Way, began: datetime) -> None:
+        self._health.refused(way, began, utc_now())
+
+    async def _send(self, provider: Provider, dispatch: Dispatch, refused: Callable[[], None]) -> str:
+        """Again at once, for seconds, but only what certainly was not sent and before its deadline.
+
+        ``refused`` is called after each call that is not the last: others need not wait for the last to hear of it.
+        """
         try:
             return await provider.send(dispatch)
         except (Unavailable, Throttled) as error:
@@ -140,11 +151,14 @@ class Pipeline:
             wait = _pause(error)
             if wait is None or left <= wait:
                 raise
+            if isinstance(error, Unavailable):
+                refused()
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_attempt(2) | stop_before_delay(min(left, 2)),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
+            before_sleep=lambda _: refused(),
         )
         await asyncio.sleep(wait)
         return await again(provider.send, dispatch)
@@ -296,6 +310,10 @@ class Pipeline:
                     )
                 case _:
                     pass
+
+
+def _is_urgent(lease: Lease) -> bool:
+    return lease.message.priority is Priority.CRITICAL
 
 
 def _way(claimed: Claimed) -> Way:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import orjson
 import structlog
 
-from gateway.health import Report, State, Vitals, read, result_of, written
+from gateway.health import Report, Result, State, Vitals, read, result_of, written
 from gateway.intake import utc_now
 from gateway.routing import Health, weight
 from gateway.store import StoreUnavailable
@@ -137,11 +137,18 @@ class ProviderHealth:
             self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
             self.news()
         if result := result_of(outcome, began, now):
-            vitals = self._vitals[way]
-            before = vitals.mark, vitals.run
-            vitals.record(result, now)
-            if vitals.mark != before[0] or before[1] == 0 < vitals.run:
-                self.news()
+            self._record(way, result, now)
+
+    def refused(self, way: Way, began: datetime, now: datetime) -> None:
+        """A call of an attempt that goes on was not taken: what that says of the provider need not wait for its end."""
+        self._record(way, Result(began, failed=True), now)
+
+    def _record(self, way: Way, result: Result, now: datetime) -> None:
+        vitals = self._vitals[way]
+        before = vitals.mark, vitals.run
+        vitals.record(result, now)
+        if vitals.mark != before[0] or before[1] == 0 < vitals.run:
+            self.news()
 
     def places(self, channel: Channel, route: Route, now: datetime) -> int:
         """How many attempts may be under way on a channel, so that the provider with the most to do has places."""

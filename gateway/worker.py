@@ -208,6 +208,7 @@ class Worker:
 
     def observe(self) -> None:
         """Tell the metrics what is in flight."""
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
         for priority in Priority:
             self._metrics.in_flight(
                 priority.word, sum(count for pair, count in self._busy.items() if pair[0] is priority)

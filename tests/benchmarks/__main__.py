@@ -1,9 +1,12 @@
 """How fast is the gateway, beside what one knows? ``python -m tests.benchmarks --help`` lists what can be asked.
 
-python -m tests.benchmarks                        all three tables
+python -m tests.benchmarks                        the first three tables
 python -m tests.benchmarks gateway                whole messages: five rounds of 10 000
 python -m tests.benchmarks decision               one decision, beside one question to Redis
 python -m tests.benchmarks claims                 decisions committed, and whether a million persons make them dearer
+python -m tests.benchmarks failover               what it costs that a provider fails, with 1 and 4 workers
+python -m tests.benchmarks isolation              a channel beside one that hangs, one-time codes under a campaign
+python -m tests.benchmarks memory                 what a gateway holds while a million messages wait
 python -m tests.benchmarks --profile stacks.txt   where the gateway's time goes
 """
 
@@ -22,11 +25,12 @@ import orjson
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import claims, decision
+from tests.benchmarks import claims, decision, failover, isolation, memory
 from tests.benchmarks.contests import Failed, contest
 from tests.benchmarks.ground import Ground, redis_server
 from tests.benchmarks.measure import TITLES, Run, summary, table
 from tests.benchmarks.profile import profile
+from tests.benchmarks.scene import Servers
 
 talk = Console(stderr=True, highlight=False)
 """What goes on; results go to standard output."""
@@ -34,18 +38,24 @@ result = Console(width=150, highlight=False)
 
 QUICK = 500
 TABLES = ("gateway", "decision", "claims")
+SHOWS = ("failover", "isolation", "memory")
+"""Asked for by name: they take minutes each."""
+_ROUNDS = {"failover": 1, "isolation": 3}
 _QUICK_PERSONS = (500, 1000)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="How fast is the gateway?")
-    parser.add_argument("what", nargs="?", choices=("all", *TABLES), default="all")
-    parser.add_argument("--rounds", type=int, default=5, help="of all contenders, one after another (5)")
+    parser.add_argument("what", nargs="?", choices=("all", *TABLES, *SHOWS), default="all")
+    parser.add_argument("--rounds", type=int, help="of all contenders, one after another (5; failover 1, isolation 3)")
     parser.add_argument("--messages", type=int, default=10_000, help="a run of whole messages (10000)")
     parser.add_argument("--only", default=",".join(TITLES), help="of whole messages, such as a,b")
     parser.add_argument("--persons", type=int, nargs="+", default=claims.PERSONS, help="(10000 1000000)")
     parser.add_argument("--claims", type=int, default=20 * claims.BATCH, help="of each contender a round (5120)")
     parser.add_argument("--decisions", type=int, default=20_000, help="a round, each way (20000)")
+    parser.add_argument("--seconds", type=float, help="of a fault (60), or that memory is watched (180)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4], help="of failover (1 4)")
+    parser.add_argument("--waiting", type=int, default=memory.MESSAGES, help="messages, of memory (1000000)")
     parser.add_argument(
         "--quick", action="store_true", help="one short round, of whole messages a and b: does it work?"
     )
@@ -67,7 +77,7 @@ async def main(options: argparse.Namespace) -> None:
         async with Ground(redis=False, statements=True) as ground:
             _told(await profile(ground, options.messages, options.profile, result))
         return
-    rounds = 1 if options.quick else options.rounds
+    rounds = 1 if options.quick else options.rounds or _ROUNDS.get(options.what, 5)
     tables = TABLES if options.what == "all" else (options.what,)
     found = {name: await _table(name, rounds, options) for name in tables}
     if options.json:
@@ -78,6 +88,8 @@ async def _table(name: str, rounds: int, options: argparse.Namespace) -> dict[st
     console = talk if options.json else result
     if name == "gateway":
         return await _gateway(rounds, options, console)
+    if name in SHOWS:
+        return await _show(name, rounds, options, console)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as the gateway sets it; all that is compared here runs in this process
     with tempfile.TemporaryDirectory(prefix="decorum-bench-") as folder:
@@ -89,6 +101,17 @@ async def _table(name: str, rounds: int, options: argparse.Namespace) -> dict[st
             else:
                 asked = claims.Asked(options.persons, rounds, min(options.claims, *options.persons))
             return await claims.main((redis, child.pid), asked, console)
+
+
+async def _show(name: str, rounds: int, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    if name == "memory":
+        with tempfile.TemporaryDirectory(prefix="decorum-bench-") as folder:
+            counts = (memory.FEW, options.waiting)
+            return await memory.main(Path(folder), counts, options.seconds or 180, console, talk)
+    async with Servers.started() as servers:
+        if name == "failover":
+            return await failover.main(servers, rounds, options.seconds or 60, options.workers, console, talk)
+        return await isolation.main(servers, isolation.Asked(rounds=rounds), console, talk)
 
 
 async def _gateway(rounds: int, options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Fleet:
             for number, (health, metrics) in enumerate(zip(self.healths, self.metrics, strict=True))
         ]
         self.down = False
+        self.calls = 1
+        """Of an attempt that fails: what is refused is tried again at once."""
         self.paid: list[datetime] = []
         """When each message was given to the failing provider."""
         self.delivered = Counter[str]()
@@ -147,6 +149,8 @@ class Fleet:
         self._at(now + self._answers_after, "answer", worker, (message, name, now, outcome))
 
     def _answered(self, worker: int, message: Message, name: str, began: datetime, outcome: Outcome) -> None:
+        for _ in range(self.calls - 1) if outcome is DOWN else ():
+            self.healths[worker].refused((Channel.SMS, name), began, self.world.now)
         self.healths[worker].ended((Channel.SMS, name), outcome, began, self.world.now, message.id)
         if outcome is DOWN:
             self._decide(worker, message, ("two",))
@@ -179,6 +183,18 @@ async def test_a_fleet_learns_together_that_a_provider_is_down(
     assert fleet.states() == {State.OPEN}
     assert len(fleet.paid) <= bound
     assert fleet.delivered["two"] >= 0.9 * 9 * rate - len(fleet.paid)
+
+
+@pytest.mark.parametrize(("workers", "bound"), [(1, 6), (4, 10), (10, 24)])
+async def test_where_calls_are_refused_and_tried_again_at_once_two_or_three_messages_tell_a_worker(
+    world: World, workers: int, bound: int
+) -> None:
+    fleet = Fleet(world, workers, 200, 0.02)
+    await fleet.run(20)
+    fleet.down, fleet.calls = True, 3
+    await fleet.run(9)
+    assert fleet.states() == {State.OPEN}
+    assert len(fleet.paid) <= bound
 
 
 @pytest.mark.parametrize("workers", [4, 10])

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.pace import AHEAD, PATIENCE, RESERVE, Ask, Calendar, grant
-from providers import Pace
+from providers import Pace, kinds, settings_of
 
 SECOND = 1_000_000
 EMPTY = Calendar(0, 0)
@@ -224,3 +224,9 @@ def test_who_needs_nothing_leaves_it_to_the_others() -> None:
     fleet.work(2)
     fleet.demands["b"] = 0
     assert fleet.work(2)["a"] == pytest.approx(200, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_provider_has_one_sender_at_most_so_that_its_pace_is_the_senders(kind: str) -> None:
+    sender = settings_of(kind).model_fields.get("sender")
+    assert sender is None or sender.annotation is str

@@ -121,6 +121,19 @@ async def test_batches_and_lanes_are_bounded() -> None:
     assert [item for batch in steps.asked for item in batch] == list(range(40))
 
 
+async def test_an_urgent_call_never_waits_for_a_lane_that_others_fill() -> None:
+    steps = Steps()
+    steps.go.clear()
+    batched = Batcher(steps, most=4, lanes=2, urgent=lambda number: number >= 100)
+    waiting = [batched(number) for number in range(40)]
+    await turns()
+    waiting += [batched(number) for number in (100, 101)]
+    await turns()
+    assert steps.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [100, 101]]
+    steps.go.set()
+    assert await asyncio.gather(*waiting) == [f"answer {number}" for number in (*range(40), 100, 101)]
+
+
 async def test_a_failure_reaches_exactly_the_callers_of_its_batch() -> None:
     steps = Steps()
     batched = Batcher(steps, most=2, lanes=1)
@@ -481,6 +494,15 @@ async def test_what_did_not_reach_the_vendor_is_tried_again_at_once(gateway: Gat
     assert await gateway.became(lease) == (MessageState.SENT, [("one", AttemptState.ACCEPTED, None)])
     assert [dispatch.attempt for dispatch in one.taken] == [one.taken[0].attempt] * 2
     assert two.taken == []
+
+
+async def test_a_provider_is_left_alone_after_five_calls_in_a_row_that_were_refused(gateway: Gateway) -> None:
+    one, two = Vendor(Unavailable("refused")), Vendor()
+    pipeline = gateway.between(one, two)
+    for _ in range(3):
+        await pipeline.deliver(await gateway.leased(person=new_id()))
+    # Three calls are an attempt; the second one's second is the fifth, and that attempt goes on to its end.
+    assert (len(one.taken), len(two.taken)) == (6, 3)
 
 
 @pytest.mark.parametrize("kind", [Throttled, Misconfigured, Unconfirmed, Rejected, Unreachable])

@@ -1,0 +1,108 @@
+"""What a gateway holds as time goes by, and whether that is within limits."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import aiohttp
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.benchmarks.scene import Gateway
+
+_MEGABYTE = 1 << 20
+FIRST_PART = 1 / 3
+"""Of the time: what is held grows until every kind of work has been done once."""
+SLOPE = 1.0
+"""MB an hour, at most."""
+TELLING = 1200.0
+"""Seconds of watching without which a slope says nothing."""
+FLAT = 12
+"""Descriptors or tasks that there may be more at the end."""
+WAL = 64.0
+"""MB, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look."""
+
+    at: float
+    rss: float
+    """MB."""
+    fds: int
+    tasks: int
+    wal: float
+    """MB, of SQLite's log."""
+
+
+@dataclass
+class Watched:
+    """One gateway that is never killed."""
+
+    name: str
+    gateway: Gateway
+    database: Path | None = None
+    """Of SQLite."""
+    samples: list[Sample] = field(default_factory=list)
+
+    async def look(self, session: aiohttp.ClientSession) -> None:
+        """Note what it holds now; nothing where it does not say."""
+        assert self.gateway.child
+        process = psutil.Process(self.gateway.child.pid)
+        try:
+            async with session.get(f"{self.gateway.url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+        except (aiohttp.ClientError, TimeoutError):
+            return
+        tasks = next(float(line.split()[1]) for line in lines if line.startswith("gateway_tasks "))
+        wal = 0.0
+        if self.database and (log := self.database.with_name(f"{self.database.name}-wal")).exists():
+            wal = log.stat().st_size / _MEGABYTE
+        rss = process.memory_info().rss / _MEGABYTE
+        self.samples.append(Sample(time.monotonic(), rss, process.num_fds(), int(tasks), wal))
+
+    def settled(self) -> Sequence[Sample]:
+        """Those after the first part."""
+        if not self.samples:
+            return ()
+        first, last = self.samples[0].at, self.samples[-1].at
+        return [sample for sample in self.samples if sample.at >= first + (last - first) * FIRST_PART]
+
+    def faults(self) -> list[str]:
+        """Which limits do not hold."""
+        some = self.settled()
+        if len(some) < 4:
+            return [f"{self.name}: was hardly ever seen"]
+        found = []
+        if some[-1].at - some[0].at >= TELLING and (slope := slope_of(some)) >= SLOPE:
+            found.append(f"{self.name}: resident memory grows by {slope:.2f} MB an hour, at most {SLOPE:g} may")
+        for what in ("fds", "tasks"):
+            before, after = ends(some, what)
+            if after > before + FLAT:
+                found.append(f"{self.name}: {what} have grown from {before:g} to {after:g}")
+        if (wal := max(sample.wal for sample in self.samples)) >= WAL:
+            found.append(f"{self.name}: the log was {wal:.1f} MB long, at most {WAL:g} may")
+        return found
+
+
+def slope_of(samples: Sequence[Sample]) -> float:
+    """MB an hour: the median of the slopes between all pairs (Theil and Sen), which a single leap does not move."""
+    some = samples[:: max(len(samples) // 200, 1)]
+    pairs = ((one, two) for one, two in combinations(some, 2) if two.at > one.at)
+    slopes = [(two.rss - one.rss) / (two.at - one.at) * 3600 for one, two in pairs]
+    return statistics.median(slopes) if slopes else 0.0
+
+
+def ends(samples: Sequence[Sample], what: str) -> tuple[float, float]:
+    """Medians of the first and of the last quarter."""
+    values = [getattr(sample, what) for sample in samples]
+    quarter = max(len(values) // 4, 1)
+    return statistics.median(values[:quarter]), statistics.median(values[-quarter:])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BUG = "bug"
 """The error of an attempt whose adapter broke."""
+POISON = "poison"
+"""Why a message is parked that kills whoever works on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ def failed(error: ProviderError) -> Outcome:
         failing=meaning.failing,
         throttled=meaning.throttled,
     )
+
+
+CRASHED = Outcome(AttemptState.UNKNOWN, error="crash")
+"""Of an attempt whose worker died: the provider may have been called."""
 
 
 def bug() -> Outcome:

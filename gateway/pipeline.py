@@ -91,12 +91,13 @@ class Pipeline:
         self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
         self._disowned: dict[str, str] = {}
 
-    async def deliver(self, lease: Lease) -> None:
+    async def deliver(self, lease: Lease) -> Next:
         """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
         step = await self._claim(lease)
         while isinstance(step, Claimed):
             outcome = await self._attempt(step)
             step = await self._settle(Settlement(step, outcome))
+        return step
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""

@@ -225,6 +225,8 @@ class App:
                 elif problem := await asyncio.to_thread(outdated, url):
                     raise Unusable(problem)
                 await self.store.open()
+                if embedded:
+                    await self.store.inherit()
                 await self.in_force.put(self.config)
             except StoreUnavailable as error:
                 if embedded:
@@ -254,7 +256,14 @@ class App:
             pacing,
         )
         worker = self._worker = Worker(
-            self.store, pipeline, health, lambda: self.judge, config.worker.in_flight, self.metrics, pacing
+            self.store,
+            pipeline,
+            health,
+            lambda: self.judge,
+            config.worker.in_flight,
+            self.metrics,
+            pacing,
+            only=config.store.startswith(SQLITE),
         )
         self._run(worker.run())
         self._run(worker.isolate())

@@ -83,10 +83,6 @@ def failed(error: ProviderError) -> Outcome:
     )
 
 
-CRASHED = Outcome(AttemptState.UNKNOWN, error="crash")
-"""Of an attempt whose worker died: the provider may have been called."""
-
-
 def bug() -> Outcome:
     """The adapter itself broke, and nobody can say how far it came."""
     return Outcome(AttemptState.UNKNOWN, error=BUG)

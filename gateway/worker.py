@@ -60,6 +60,8 @@ class Worker:
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
         pacing: Pacing | None = None,
+        *,
+        only: bool = False,
     ) -> None:
         """Take what it needs.
 
@@ -71,6 +73,7 @@ class Worker:
             in_flight: how many of a priority may be worked on at once, per channel.
             metrics: hears what is in flight.
             pacing: how many have a turn at providers that have a pace. None: none has.
+            only: whether no other worker can be at this store.
         """
         self._store = store
         self._pipeline = pipeline
@@ -79,6 +82,7 @@ class Worker:
         self._budget = in_flight
         self._metrics = metrics
         self._pacing = pacing
+        self._only = only
         # Channels that have no route any more too: what waits there falls through, or ends.
         self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
@@ -149,6 +153,8 @@ class Worker:
     @property
     def _others(self) -> bool:
         """Whether a lease that another let run out means that it died."""
+        if self._only:
+            return True
         return self._answering is not None and asyncio.get_running_loop().time() - self._answering >= _OTHERS
 
     async def _give_back(self) -> None:

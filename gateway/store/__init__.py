@@ -157,6 +157,10 @@ class Store:
         """The same for what this worker may have leased without hearing of it."""
         await self._engine.write(lambda: ward.give_back_all_but(held, self._holder))
 
+    async def inherit(self) -> None:
+        """Take over at once what earlier processes held; only for one that has the database to itself."""
+        await self._engine.write(lambda: ward.inherit(self._worker, self._holder))
+
     async def suspects(self) -> int:
         """How many messages there are whose worker vanished while it held them."""
         return await self._engine.read(ward.count)

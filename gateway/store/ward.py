@@ -18,10 +18,10 @@ import orjson
 from gateway.decide import Ended
 from gateway.ids import new_id
 from gateway.message import MessageState, instant
-from gateway.outcome import CRASHED, POISON
+from gateway.outcome import POISON
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
-from gateway.store.known import is_open, lock
+from gateway.store.known import CRASHED, is_open, lock
 from gateway.store.leases import Lease
 from gateway.store.line import move_up
 from gateway.store.schema import FRESH, SUSPECT
@@ -75,6 +75,12 @@ def give_back_all_but(held: Collection[str], holder: int) -> Operation[None]:
         "update due set lease_until = 0 where holder = $1 and lease_until <> 0 and not (message = any($2)) returning 1",
         (holder, sorted(held)),
     )
+
+
+def inherit(worker: str, holder: int) -> Operation[None]:
+    """Whatever another process was doing, it is dead: no other can be at this store."""
+    yield Fetch("update due set lease_until = 1 where lease_until > 1 and holder <> $1 returning 1", (holder,))
+    yield Run("delete from jobs where worker <> $1", [(worker,)])
 
 
 def clear(lease: Lease) -> Operation[None]:
@@ -148,7 +154,7 @@ def _lease(now: int, until: timedelta, holder: int) -> Operation[Lease | None]:
 
 def _park(
     poison: Sequence[tuple[str, str, int, int]], now: int, judge: Judge
-) -> Operation[list[tuple[Message, Ended]]]:
+) -> Operation[tuple[tuple[Message, Ended], ...]]:
     """Set aside what has killed its worker too often, for people, under the lock of its person."""
     writes = Writes(instant(now), judge)
     parked: list[tuple[Message, Ended]] = []
@@ -176,4 +182,4 @@ def _park(
             ],
         )
     yield from writes.run()
-    return parked
+    return tuple(parked)

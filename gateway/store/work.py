@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
-from gateway.outcome import BUG, CRASHED, Outcome
+from gateway.outcome import BUG, Outcome
 from gateway.store import known, line, rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.leases import Lease, Lost, Next, Settlement
@@ -284,6 +284,6 @@ def _recovered(facts: Facts, judge: Judge, writes: Writes) -> Step | None:
     """An intent without an outcome, whose lease ran out: its worker died, and the provider may have been called."""
     for number, attempt in enumerate(facts.attempts):
         if known.is_open(attempt):
-            writes.outcome(facts.person.id, attempt, CRASHED)
-            facts.attempts[number] = replace(attempt, state=CRASHED.state, error=CRASHED.error)  # type: ignore[index]
-    return judge.after(facts, CRASHED)
+            writes.outcome(facts.person.id, attempt, known.CRASHED)
+            facts.attempts[number] = replace(attempt, state=known.CRASHED.state, error=known.CRASHED.error)  # type: ignore[index]
+    return judge.after(facts, known.CRASHED)

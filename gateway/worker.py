@@ -38,6 +38,8 @@ _OTHERS = 10.0
 was away for them too, they give that back within a few."""
 _PAUSE = timedelta(seconds=1)
 """Before what could not be decided is looked at again, so that one that never can be costs next to nothing."""
+_LAST_CALL = 5.0
+"""Seconds that a call of the store that is under way at the end may take: it may bring leases, to be given back."""
 _ROUND = 1.0
 """Seconds between two looks for suspects where there are none to be run."""
 _WORTHWHILE = 4
@@ -194,7 +196,7 @@ class Worker:
         task = self._start(lease)
         await asyncio.wait([task])
         step = None if task.cancelled() else task.result()
-        if step is None or (isinstance(step, Deferred) and step.rule == "repeat"):
+        if task.cancelled() or lease in self._left or (isinstance(step, Deferred) and step.rule == "repeat"):
             return
         with suppress(StoreUnavailable):  # then it is run alone once more
             await self._store.clear(lease)
@@ -291,7 +293,7 @@ class Worker:
         return task
 
     async def _deliver(self, lease: Lease, pair: Pair) -> Next | None:
-        """What became of a message; None where nobody knows yet."""
+        """What became of a message, as far as its path came."""
         try:
             step = await self._pipeline.deliver(lease)
         except StoreUnavailable:
@@ -329,14 +331,16 @@ class Worker:
         """
         self._ending.set()
         self._wake.set()
-        if under_way := {*self._tasks, *self._loops}:
-            await asyncio.wait(under_way, timeout=grace)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
         left = dict(self._tasks)
         if left:
             log.warning("worker.left_unknown", attempts=len(left))
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        if self._loops:
+            await asyncio.wait(self._loops, timeout=_LAST_CALL)
         self._left += left.values()
         with suppress(StoreUnavailable):  # then it is run alone, by whoever finds that the leases have run out
             await self._give_back()

@@ -224,7 +224,7 @@ class Pipeline:
         tried = {id_: {*one.claimed.tried, one.claimed.step.provider} for id_, one in going.items()}
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_delay(_REMEMBERED),
+            stop=stop_after_attempt(_REPEATED) | stop_after_delay(_REMEMBERED),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         ):
@@ -299,6 +299,8 @@ def _pause(error: Unavailable | Throttled) -> float | None:
 
 _REMEMBERED = 600.0
 """Seconds that an outcome is kept for a store that does not answer."""
+_REPEATED = 1000
+"""Times that such a store is asked; as many as fit into those seconds, and a bound should the clock stand."""
 
 
 def _say_attempt(settlement: Settlement) -> None:

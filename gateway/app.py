@@ -28,7 +28,7 @@ from gateway.metrics import Metrics
 from gateway.pacing import Pacing
 from gateway.pipeline import Pipeline
 from gateway.reload import InForce, Reload, Sweep
-from gateway.store import SQLITE, Store, StoreUnavailable, engine_of
+from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
 from gateway.watch import ProviderHealth, Sharing
 from gateway.web import private_app, public_app, runner, unsubscribe_url
@@ -64,7 +64,7 @@ _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
 _REPORTED = timedelta(hours=72)
 """After its expiry a message may still be reported on: that long a receipt may settle an unknown outcome."""
-_JOBS = ("relay", "retention", "sweep")
+_JOBS = ("relay", "retention", "sweep", SUSPECTS)
 """What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
@@ -99,7 +99,7 @@ class App:
         self._may_migrate = may_migrate
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
         self.metrics = Metrics(version("decorum"))
-        self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles)
+        self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles, worker=self.worker_id)
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
         self.in_force = InForce(config, self.store, self.worker_id, self.metrics)
         self._headroom = Headroom(space or _space_of(config.store))
@@ -266,6 +266,8 @@ class App:
                 elif problem := await asyncio.to_thread(outdated, url):
                     raise Unusable(problem)
                 await self.store.open()
+                if embedded:
+                    await self.store.inherit()
                 await self.in_force.put(self.config)
             except StoreUnavailable as error:
                 if embedded:
@@ -295,9 +297,17 @@ class App:
             pacing,
         )
         worker = self._worker = Worker(
-            self.store, pipeline, health, lambda: self.judge, config.worker.in_flight, self.metrics, pacing
+            self.store,
+            pipeline,
+            health,
+            lambda: self.judge,
+            config.worker.in_flight,
+            self.metrics,
+            pacing,
+            only=config.store.startswith(SQLITE),
         )
         self._run(worker.run())
+        self._run(worker.isolate())
         self._run(pacing.run(lambda: worker.notice(())))
         self._run(Sharing(self.store, health, self.worker_id, lambda: self.judge, self.metrics).run())
         self._run(self._sweep.run())

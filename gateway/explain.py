@@ -52,6 +52,8 @@ def described(view: MessageView) -> dict[str, Any]:
         "not_before": rfc3339(message.starts_at),
         "expires_at": rfc3339(message.expires_at),
         "due_at": _maybe(view.due_at),
+        "suspect": view.suspect,
+        "crashes": view.crashes,
         "until": _maybe(decided.until if decided else None),
         "decisions": [
             {

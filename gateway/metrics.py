@@ -141,6 +141,14 @@ class Metrics:
             "Free part of the disk that SQLite is on; nothing is accepted below 0.1.",
             registry=registry,
         )
+        self.suspects = Gauge(
+            "gateway_suspects",
+            "Messages whose worker vanished while it held them, in the whole store: they are run one at a time.",
+            registry=registry,
+        )
+        self.suspect_crashes = Counter(
+            "gateway_suspect_crashes", "Workers that died while a suspect was run alone.", registry=registry
+        )
         self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
         self._policy = Gauge(
             "gateway_policy_info", "Constant 1, with the policy in force.", ["hash", "number"], registry=registry

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BUG = "bug"
 """The error of an attempt whose adapter broke."""
+POISON = "poison"
+"""Why a message is parked that kills whoever works on it."""
 
 
 @dataclass(frozen=True, slots=True)

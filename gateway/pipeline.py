@@ -28,7 +28,7 @@ from gateway.message import AttemptState, Priority, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
 from gateway.routing import PACE
-from gateway.store import Claimed, Settlement, StoreUnavailable
+from gateway.store import Claimed, Lost, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Pipeline:
         """Those that wait for a provider at this moment."""
         self._cut = False
 
-    async def deliver(self, lease: Lease) -> None:
+    async def deliver(self, lease: Lease) -> Next:
         """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
         step = await self._claim(lease)
         while isinstance(step, Claimed):
@@ -106,9 +106,10 @@ class Pipeline:
                 await self._pacing.turn(step.attempt.message, step.step.provider)
             if self._cut:  # nobody is called any more
                 self._disowned[step.attempt.id] = lease.message.person
-                return
+                return Lost()
             outcome = await self._attempt(step)
             step = await self._settle(Settlement(step, outcome))
+        return step
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""
@@ -248,7 +249,7 @@ class Pipeline:
         tried = {id_: {*one.claimed.tried, one.claimed.step.provider} for id_, one in going.items()}
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_delay(_REMEMBERED),
+            stop=stop_after_attempt(_REPEATED) | stop_after_delay(_REMEMBERED),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         ):
@@ -338,6 +339,8 @@ def _pause(error: Unavailable | Throttled) -> float | None:
 
 _REMEMBERED = 600.0
 """Seconds that an outcome is kept for a store that does not answer."""
+_REPEATED = 1000
+"""Times that such a store is asked; as many as fit into those seconds, and a bound should the clock stand."""
 
 
 def _say_attempt(settlement: Settlement) -> None:

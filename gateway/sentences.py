@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from gateway.message import AttemptState, MessageState, Refusal
-from gateway.outcome import BUG
+from gateway.outcome import BUG, POISON
 from gateway.whereabouts import ZoneSource
 from ratelimit import zone as zone_of
 
@@ -52,6 +52,7 @@ REASONS: Mapping[str, str] = {
     "clock": "the database's clock was set back behind the last contact",
     "unknown": "no reason is recorded",
     BUG: "the gateway made a mistake, which is in its log",
+    POISON: "the process that worked on it died each time",
 }
 """What a decision's reasons mean, where they are no rules."""
 
@@ -159,6 +160,7 @@ def of_message(view: Mapping[str, Any]) -> list[str]:
         f"Message {view['message']} {STATES[view['state']]}.",
         _request(view, clock),
         *_fate(view, clock),
+        *_suspected(view),
         *(_present(view, now, clock) if now else ()),
         *_history(view, clock),
         *_whose_clock(view, clock),
@@ -216,6 +218,13 @@ def _fate(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
     if not newer:
         yield from _objections(decision["why"], clock)
     yield from _opted_out(view)
+
+
+def _suspected(view: Mapping[str, Any]) -> Iterator[str]:
+    """That it may be what killed its worker."""
+    if view.get("suspect"):
+        died = f" {view['crashes']} have died of it since." if view["crashes"] else ""
+        yield f"The process that worked on it vanished, so it is worked on when no other such message is.{died}"
 
 
 def _deciding(view: Mapping[str, Any]) -> Mapping[str, Any] | None:

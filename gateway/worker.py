@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.config import Route
+from gateway.decide import Deferred
 from gateway.intake import utc_now
 from gateway.message import Priority
-from gateway.store import StoreUnavailable
+from gateway.store import Lost, StoreUnavailable
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.metrics import Metrics
     from gateway.pacing import Pacing
     from gateway.pipeline import Pipeline
-    from gateway.store import Lease, Store
+    from gateway.store import Lease, Next, Store
     from gateway.watch import ProviderHealth
 
 log = structlog.get_logger()
@@ -34,6 +35,15 @@ _COMMIT = 6.0
 """Seconds that a worker which is stopped waits for the store to take what it knows."""
 _POLL = 0.5
 """Seconds after which all is looked at, whether or not anything was heard: for what wakes by itself."""
+_OTHERS = 10.0
+"""Seconds that the store must have answered before what others let run out is taken for a sign that they died: if it
+was away for them too, they give that back within a few."""
+_PAUSE = timedelta(seconds=1)
+"""Before what could not be decided is looked at again, so that one that never can be costs next to nothing."""
+_LAST_CALL = 5.0
+"""Seconds that a call of the store that is under way at the end may take: it may bring leases, to be given back."""
+_ROUND = 1.0
+"""Seconds between two looks for suspects where there are none to be run."""
 _WORTHWHILE = 4
 """While others are in flight, more are leased when one in so many of the places is free: few large transactions."""
 _CRITICAL_SHARE = 4
@@ -54,6 +64,8 @@ class Worker:
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
         pacing: Pacing | None = None,
+        *,
+        only: bool = False,
     ) -> None:
         """Take what it needs.
 
@@ -65,6 +77,7 @@ class Worker:
             in_flight: how many of a priority may be worked on at once, per channel.
             metrics: hears what is in flight.
             pacing: how many have a turn at providers that have a pace. None: none has.
+            only: whether no other worker can be at this store.
         """
         self._store = store
         self._pipeline = pipeline
@@ -73,14 +86,22 @@ class Worker:
         self._budget = in_flight
         self._metrics = metrics
         self._pacing = pacing
+        self._only = only
         # Channels that have no route any more too: what waits there falls through, or ends.
         self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
         self._on_channel: Counter[Channel] = Counter()
         self._maybe: set[Pair] = set(self._pairs)
         self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._tasks: dict[asyncio.Task[Next | None], Lease] = {}
+        self._left: list[Lease] = []
+        """What is held but not worked on: others may have it, as soon as the store can be told."""
+        self._unheard = False
+        """Whether the store may have leased something without our hearing of it."""
+        self._answering: float | None = None
+        """Since when the store has answered, in the loop's time. None: it does not."""
+        self._ending = asyncio.Event()
+        self._loops: set[asyncio.Task[object]] = set()
         self.ready = False
 
     def notice(self, pairs: Collection[Pair] | None = None) -> None:
@@ -90,19 +111,97 @@ class Worker:
 
     async def run(self) -> None:
         """Work until told to stop."""
-        while not self._stopping:
+        self._looping()
+        while not self._ending.is_set():
             self._wake.clear()
             try:
                 await self._pipeline.disown()
+                await self._give_back()
                 leased = await self._lease()
-                self.ready = True
+                self._answered()
             except StoreUnavailable as error:
                 if self.ready:
                     log.warning("worker.store_lost", reason=str(error))
-                self.ready = False
+                self._unanswered()
                 leased = 0
             if not leased:
                 await self._rest()
+
+    async def isolate(self) -> None:
+        """Run suspects, of which one may be what kills workers: one at a time, until told to stop."""
+        self._looping()
+        while not self._ending.is_set():
+            try:
+                suspect = await self._suspect()
+            except StoreUnavailable:
+                suspect = None
+            if suspect:
+                await self._alone(suspect)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ROUND):
+                        await self._ending.wait()
+
+    def _looping(self) -> None:
+        if task := asyncio.current_task():
+            self._loops.add(task)
+            task.add_done_callback(self._loops.discard)
+
+    def _answered(self) -> None:
+        self.ready = True
+        self._answering = self._answering or asyncio.get_running_loop().time()
+
+    def _unanswered(self) -> None:
+        self.ready, self._answering = False, None
+
+    @property
+    def _others(self) -> bool:
+        """Whether a lease that another let run out means that it died."""
+        if self._only:
+            return True
+        return self._answering is not None and asyncio.get_running_loop().time() - self._answering >= _OTHERS
+
+    async def _give_back(self) -> None:
+        """Let others have what is not worked on here."""
+        if self._unheard:
+            await self._store.give_back_all_but([lease.message.id for lease in self._tasks.values()])
+            self._unheard = False
+        if self._left:
+            given = list(self._left)
+            await self._store.give_back(given, timedelta(0) if self._ending.is_set() else _PAUSE)
+            del self._left[: len(given)]
+
+    async def _suspect(self) -> Lease | None:
+        """The next suspect, if none is under way anywhere."""
+        count = await self._store.suspects()
+        self._metrics.suspects.set(count)
+        if not count:
+            return None
+        try:
+            found = await self._store.take_suspect(_LEASE, self._judge(), others=self._others)
+        except StoreUnavailable:
+            self._unheard = True
+            raise
+        self._metrics.suspect_crashes.inc(found.crashes)
+        for message, end in found.parked:
+            self._metrics.decided(message, end)
+            log.error(
+                "message.ended", message=message.id, category=message.category, state=end.state, reason=end.reason
+            )
+        return found.lease
+
+    async def _alone(self, lease: Lease) -> None:
+        """Run a suspect; if we are still there then, it is none any more.
+
+        Unless all that was done was to find that nobody knows whether it was sent: then its repeat is run alone too.
+        """
+        task = self._start(lease)
+        await asyncio.wait([task])
+        step = None if task.cancelled() else task.result()
+        if task.cancelled() or lease in self._left or (isinstance(step, Deferred) and step.rule == "repeat"):
+            return
+        with suppress(StoreUnavailable):  # then it is run alone once more
+            await self._store.clear(lease)
 
     async def _rest(self) -> None:
         try:
@@ -117,11 +216,16 @@ class Worker:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
         free = {channel: self._places(channel) - self._on_channel[channel] for channel in Channel}
-        leases, more = await self._store.lease(wanted, _LEASE, free)
+        try:
+            leases, more = await self._store.lease(wanted, _LEASE, free, others=self._others)
+        except StoreUnavailable:
+            self._unheard = True
+            raise
         self._maybe.update(more)
         self._tell_backlog(wanted, more)
-        if self._stopping:
-            return 0  # not begun, so somebody else may: as soon as the leases run out
+        if self._ending.is_set():
+            self._left += leases
+            return 0
         for lease in leases:
             self._start(lease)
         return len(leases)
@@ -179,23 +283,33 @@ class Worker:
         worth = max(min(budget, places) // _WORTHWHILE, 1)
         return room if room >= worth or not busy else 0
 
-    def _start(self, lease: Lease) -> None:
+    def _start(self, lease: Lease) -> asyncio.Task[Next | None]:
         pair = (lease.message.priority, lease.message.channels[0])
         if self._pacing:
             self._pacing.coming(lease.message)
         self._busy[pair] += 1
         self._on_channel[pair[1]] += 1
         task = asyncio.get_running_loop().create_task(self._deliver(lease, pair))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = lease
+        task.add_done_callback(self._tasks.pop)
+        return task
 
-    async def _deliver(self, lease: Lease, pair: Pair) -> None:
+    async def _deliver(self, lease: Lease, pair: Pair) -> Next | None:
+        """What became of a message, as far as its path came."""
         try:
-            await self._pipeline.deliver(lease)
+            step = await self._pipeline.deliver(lease)
         except StoreUnavailable:
-            pass  # the lease runs out, and whoever takes it finds what was committed
+            self._answering = None
+            self._left.append(lease)  # whoever takes it finds what was committed
+        except asyncio.CancelledError:
+            self._left.append(lease)
+            raise
         except Exception:
             log.exception("worker.bug", message=lease.message.id)
+        else:
+            if isinstance(step, Lost):
+                self._left.append(lease)  # who took it may hold it for what killed us
+            return step
         finally:
             if self._pacing:
                 self._pacing.gone(lease.message)
@@ -205,6 +319,7 @@ class Worker:
             rivals = ((priority, pair[1]) for priority in Priority)
             if any(rival in self._maybe and self._room(rival) for rival in rivals):
                 self._wake.set()
+        return None
 
     def observe(self) -> None:
         """Tell the metrics what is in flight."""
@@ -220,7 +335,7 @@ class Worker:
         An attempt that has not answered by then stays an open intent: nobody knows its outcome, and whoever takes its
         lease records it as unknown. What has an answer is committed before this returns, if the store takes it.
         """
-        self._stopping = True
+        self._ending.set()
         self._wake.set()
         hurry = hurry or asyncio.Event()
         hurried = asyncio.create_task(hurry.wait())
@@ -237,5 +352,8 @@ class Worker:
         for task in (rest := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        with suppress(StoreUnavailable):
+        if self._loops:
+            await asyncio.wait(self._loops, timeout=_LAST_CALL)
+        with suppress(StoreUnavailable):  # then it is run alone, by whoever finds that the leases have run out
             await self._pipeline.disown()
+            await self._give_back()

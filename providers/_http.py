@@ -6,7 +6,7 @@ import asyncio
 import re
 import ssl
 from base64 import b64encode
-from datetime import timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -217,12 +217,16 @@ def error(kind: type[ProviderError], code: str, reply: Reply, now: datetime) -> 
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """The wait that a vendor asks for, in seconds or as a date (RFC 9110, 10.2.3). None where it names none."""
+    """The wait that a vendor asks for, in seconds or as a date (RFC 9110, 10.2.3 and 5.6.7). None where it names none.
+
+    Never less than nothing nor more than a day.
+    """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return timedelta(seconds=min(int(value[:9]), 86_400))
     try:
-        wait = parsedate_to_datetime(value) - now
-    except (ValueError, TypeError):  # a date without a zone cannot be compared, and is no HTTP date
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
         return None
+    wait = (date if date.tzinfo else date.replace(tzinfo=UTC)) - now  # the oldest of its three forms names no zone
     return min(max(wait, timedelta(0)), timedelta(days=1))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.store import health, intake, pace, reading, upkeep, work
+from gateway.ids import new_id
+from gateway.store import health, intake, pace, reading, upkeep, ward, work
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.reading import Decision, MessageView, PersonView, Standing
+from gateway.store.ward import SUSPECTS, Round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import timedelta
 
     from gateway.config import Policy
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from providers import Channel, Receipt
 
 __all__ = [
+    "SUSPECTS",
     "Claimed",
     "Decision",
     "Known",
@@ -34,6 +38,7 @@ __all__ = [
     "Next",
     "ParkedInput",
     "PersonView",
+    "Round",
     "Settlement",
     "Standing",
     "Store",
@@ -71,10 +76,18 @@ class Store:
     All of them raise ``StoreUnavailable`` within 6 s where the database cannot be asked; ``StoreFull``: it has no room.
     """
 
-    def __init__(self, engine: Engine, *, leases: bool = True) -> None:
-        """``leases``: whether this process works on what it accepts."""
+    def __init__(self, engine: Engine, *, leases: bool = True, worker: str | None = None) -> None:
+        """Ask a database.
+
+        Args:
+            engine: the database.
+            leases: whether this process works on what it accepts.
+            worker: whom its leases belong to, by a name that no process had before.
+        """
         self._engine = engine
         self._leases = leases
+        self._worker = worker or new_id()
+        self._holder = int.from_bytes(blake2b(self._worker.encode(), digest_size=8).digest()) >> 1
         self._recent: dict[str, Message] = {}
 
     async def open(self) -> None:
@@ -111,12 +124,16 @@ class Store:
         wanted: Sequence[tuple[Priority, Channel, int]],
         until: timedelta,
         free: Mapping[Channel, int] | None = None,
+        *,
+        others: bool = True,
     ) -> tuple[list[Lease], list[tuple[Priority, Channel]]]:
         """Take due messages: per priority and channel as many as asked for, per channel no more than are free.
 
-        Also says of which there may be more.
+        Also says of which there may be more. ``others``: what other workers have let run out becomes suspect.
         """
-        leased = await self._engine.write(lambda: work.lease(wanted, until, free or {}, self._recent))
+        leased = await self._engine.write(
+            lambda: work.lease(wanted, until, free or {}, self._recent, self._holder, others=others)
+        )
         for lease in leased[0]:
             self._recent.pop(lease.message.id, None)
         return leased
@@ -132,6 +149,30 @@ class Store:
     async def disown(self, attempts: Mapping[str, str]) -> None:
         """Settle intents, each with its person, of which only the commit is uncertain: nobody was called."""
         await self._engine.write(lambda: work.disown(attempts))
+
+    async def give_back(self, leases: Sequence[Lease], pause: timedelta) -> None:
+        """Let others have what this worker, which lives, will not finish, after a pause."""
+        await self._engine.write(lambda: ward.give_back(leases, pause))
+
+    async def give_back_all_but(self, held: Collection[str]) -> None:
+        """The same for what this worker may have leased without hearing of it."""
+        await self._engine.write(lambda: ward.give_back_all_but(held, self._holder))
+
+    async def inherit(self) -> None:
+        """Take over at once what earlier processes held; only for one that has the database to itself."""
+        await self._engine.write(lambda: ward.inherit(self._worker, self._holder))
+
+    async def suspects(self) -> int:
+        """How many messages there are whose worker vanished while it held them."""
+        return await self._engine.read(ward.count)
+
+    async def take_suspect(self, until: timedelta, judge: Judge, *, others: bool = True) -> Round:
+        """Lease the next of them, unless one is under way in any worker; and park what has killed too many."""
+        return await self._engine.write(lambda: ward.take(self._worker, self._holder, until, judge, others=others))
+
+    async def clear(self, lease: Lease) -> None:
+        """A suspect was run alone and came through."""
+        await self._engine.write(lambda: ward.clear(lease))
 
     async def take_turns(self, worker: str, asks: Sequence[Ask]) -> dict[str, Grant]:
         """Book turns in the paces of providers; one is missing where another worker is booking at this moment."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.decide import Facts, fingerprint
 from gateway.message import AttemptState, Person, addresses, microseconds
+from gateway.outcome import Outcome
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.leases import Claimed
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     from gateway.decide import Judge
     from gateway.message import Attempt, Message, OptOut
-    from gateway.outcome import Outcome
     from gateway.store.leases import Next
     from gateway.store.line import Place
 
+CRASHED = Outcome(AttemptState.UNKNOWN, error="crash")
+"""Of an attempt whose worker died: the provider may have been called."""
 _SETTLEMENT_SLACK = timedelta(days=1)
 """How much later than its intent a contact may end; contacts are read from that much before the longest window."""
 

@@ -19,12 +19,12 @@ _BEFORE = "(b.priority, b.expires_at, b.message) < (l.priority, l.expires_at, l.
 _BY_RANK = "order by b.priority, b.expires_at, b.message limit 1"
 _AHEAD = (
     "select b.message from due b where b.person = l.person and b.line = l.line"
-    f" and b.starts_at <= $2 and {_BEFORE}"
+    f" and b.starts_at <= $2 and {_BEFORE} and b.suspect = 0"
     " and (l.expires_at > $3 or b.due_at <= $2 or b.lease_until > $2)"
     f" {_BY_RANK}"
 )
 """The best of those that go before ``l`` in its own line, at ``$2``: of those that only wait, such as for a turn of
-their own or to be tried again, none before what expires by ``$3``."""
+their own or to be tried again, none before what expires by ``$3``; of suspects, which may come to nothing, none."""
 LAST = 60_000_000
 """Microseconds before its expiry in which nobody who only waits goes before a message any more."""
 
@@ -69,6 +69,7 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
         f" case when l.line <> 0 then ({_AHEAD}) end,"
         " case when l.line <> 0 then"
         " (select b.message from due b where b.person = l.person and b.line <> 0 and b.line <> l.line"
+        " and b.suspect = 0"
         f" and not (b.message = any($1)) and b.due_at <= $2 + {YIELD} and (b.channel = l.channel or b.lease_until > $2)"
         f" and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
@@ -107,6 +108,7 @@ def move_up(lines: Collection[tuple[Any, ...]], people: Collection[str], now: in
     yield Run(
         f"update due set due_at = {NOW.format('$3')}, held = 0 where held = {BEHIND} and message = ("
         f" select b.message from due b where b.person = $1 and b.line = $2 and (b.starts_at <= $3 or b.held = {BEHIND})"
+        f" and (b.suspect = 0 or b.held = {BEHIND})"
         f" {_BY_RANK})",
         [line for line in lines if line[0] in waiting],
     )

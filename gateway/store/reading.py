@@ -51,6 +51,10 @@ class MessageView:
     tries: int
     attempts: Sequence[Attempt]
     decisions: Sequence[Decision]
+    suspect: bool = False
+    """Its worker vanished while it held it, so it is run alone."""
+    crashes: int = 0
+    """How many workers have died of it since, while it was run alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,9 @@ def view(message: str) -> Operation[MessageView | None]:
     if not found:
         return None
     due = yield Fetch(
-        f"select case when held = {BEHIND} then null else due_at end, tries from due where message = $1", (message,)
+        f"select case when held = {BEHIND} then null else due_at end, tries, suspect, crashes from due"
+        " where message = $1",
+        (message,),
     )
     attempts = [
         rows.attempt(row)
@@ -118,6 +124,8 @@ def view(message: str) -> Operation[MessageView | None]:
         due[0][1] if due else 0,
         attempts,
         decisions,
+        bool(due and due[0][2]),
+        due[0][3] if due else 0,
     )
 
 

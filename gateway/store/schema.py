@@ -17,6 +17,11 @@ BEHIND = 2
 RULED = 3
 """The same of one that only clocks hold: nothing but another policy may let it go before its instant."""
 
+FRESH = 1
+"""``due.suspect`` of a message whose worker vanished while it held it: the others of its line do not know that yet."""
+SUSPECT = 2
+"""The same of one that the others of its line do not wait for."""
+
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only a column of exactly this type by itself
 _UPDATED_IN_PLACE = {"fillfactor": 70}  # room on the page for an update that touches no index
 
@@ -74,6 +79,15 @@ due = Table(
     Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="of the retry budget"),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="made so far"),
     Column("policy", Integer, nullable=False, server_default=text("0"), comment="the version it was last decided by"),
+    Column("holder", BigInteger, nullable=False, server_default=text("0"), comment="the worker that leased it last"),
+    Column(
+        "suspect",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="not 0: its worker vanished while it held it, so it is run alone",
+    ),
+    Column("crashes", SmallInteger, nullable=False, server_default=text("0"), comment="while it was run alone"),
     comment="Messages that are not settled yet. A row goes when its message settles.",
     postgresql_with={
         **_UPDATED_IN_PLACE,
@@ -84,6 +98,13 @@ due = Table(
 )
 Index("due_wake", due.c.priority, due.c.channel, due.c.due_at)
 Index("due_line", due.c.person, due.c.line, due.c.priority, due.c.expires_at, due.c.message)
+Index(
+    "due_suspects",
+    due.c.priority,
+    due.c.due_at,
+    postgresql_where=due.c.suspect != 0,
+    sqlite_where=due.c.suspect != 0,
+)
 
 attempts = Table(
     "attempts",
@@ -227,6 +248,15 @@ parked = Table(
     Column("faults", Text, nullable=False, comment="JSON: each with its path"),
     Column("body", Text, nullable=False, comment="as it came, base64"),
     comment="Input that nobody can deliver, kept for people with its faults.",
+)
+
+doubtful = Table(
+    "doubtful",
+    metadata,
+    Column("hash", Text, primary_key=True, comment="SHA-256 of the body"),
+    Column("begun", SmallInteger, nullable=False, comment="how often it was begun with, alone, and not finished"),
+    Column("begun_at", BigInteger, nullable=False),
+    comment="Input that the broker delivers again, while it is being handled.",
 )
 
 policies = Table(

@@ -19,6 +19,7 @@ from gateway.store import known, line, rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.leases import Lease, Lost, Next, Settlement
 from gateway.store.line import Place
+from gateway.store.schema import FRESH
 from gateway.store.writes import Writes
 from ratelimit import Ruling
 
@@ -34,6 +35,8 @@ _BUGS = 5
 _UNSETTLED = (AttemptState.INTENT, AttemptState.UNKNOWN)
 _UNHEARD = Outcome(AttemptState.NOT_SENT, error="store")
 """Of an attempt that was opened by a commit nobody heard of: so nobody was called for it."""
+_GIVEN_BACK = "(lease_until = 0 or holder = $7)"
+"""Of a due row: nobody who may have died holds it."""
 
 
 def lease(
@@ -41,12 +44,20 @@ def lease(
     until: timedelta,
     free: Mapping[Channel, int],
     recent: Mapping[str, Message],
+    holder: int,
+    *,
+    others: bool = True,
 ) -> Operation[tuple[list[Lease], list[tuple[Priority, Channel]]]]:
     """Take due messages, per priority and channel as many as there is room for, those named first first.
+
+    A message whose lease ran out in the hands of another worker is not taken but made a suspect (see ``ward``):
+    whoever lives gives back what it leaves.
 
     Args:
         free: places of each channel, shared by its priorities; none named: as many as are asked for.
         recent: messages that need not be read again.
+        holder: the worker that takes them.
+        others: whether what others let run out is looked at. Not before they have had the time to give it back.
 
     Returns:
         The leases, and the pairs of which there may be more due now.
@@ -55,6 +66,7 @@ def lease(
     fences: dict[str, int] = {}
     more = []
     left = dict(free)
+    ran_out = now if others else 0
     for priority, channel, asked in wanted:
         room = min(asked, left.get(channel, asked))
         if room <= 0:
@@ -63,16 +75,18 @@ def lease(
         taken = yield Fetch(
             "with ready as ("
             " select message from due"
-            " where priority = $1 and channel = $2 and due_at <= $3 and lease_until <= $3"
+            " where priority = $1 and channel = $2 and due_at <= $3 and lease_until <= $6 and suspect = 0"
             " order by due_at limit $4"
             " for update skip locked)"
-            " update due set lease_until = $5, fence = fence + 1 where message in (select message from ready)"
-            " returning message, fence",
-            (int(priority), channel, now, room, now + until // timedelta(microseconds=1)),
+            f" update due set lease_until = case when {_GIVEN_BACK} then cast($5 as bigint) else 0 end,"
+            f" suspect = case when {_GIVEN_BACK} then 0 else {FRESH} end, fence = fence + 1, holder = $7"
+            " where message in (select message from ready) returning message, fence, suspect",
+            (int(priority), channel, now, room, now + until // timedelta(microseconds=1), ran_out, holder),
         )
-        fences.update(taken)
+        before = len(fences)
+        fences.update((message, fence) for message, fence, suspect in taken if not suspect)
         if channel in left:
-            left[channel] -= len(taken)
+            left[channel] -= len(fences) - before
         if len(taken) == room:
             more.append((priority, channel))
     read = {message: recent[message] for message in fences if message in recent}
@@ -282,9 +296,8 @@ def _decided(facts: Facts, judge: Judge, tried: Collection[str] = ()) -> Step:
 
 def _recovered(facts: Facts, judge: Judge, writes: Writes) -> Step | None:
     """An intent without an outcome, whose lease ran out: its worker died, and the provider may have been called."""
-    unknown = Outcome(AttemptState.UNKNOWN, error="crash")
     for number, attempt in enumerate(facts.attempts):
         if known.is_open(attempt):
-            writes.outcome(facts.person.id, attempt, unknown)
-            facts.attempts[number] = replace(attempt, state=AttemptState.UNKNOWN, error="crash")  # type: ignore[index]
-    return judge.after(facts, unknown)
+            writes.outcome(facts.person.id, attempt, known.CRASHED)
+            facts.attempts[number] = replace(attempt, state=known.CRASHED.state, error=known.CRASHED.error)  # type: ignore[index]
+    return judge.after(facts, known.CRASHED)

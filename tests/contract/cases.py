@@ -129,7 +129,18 @@ COMMON = (
     Answer(
         reply(429, b"", "Retry-After: Sun, 01 Mar 2026 12:02:00 GMT"), Throttled, "http_429", timedelta(seconds=120)
     ),
-    Answer(reply(429, b"", "Retry-After: soon"), Throttled, "http_429"),
+    # RFC 9110, 5.6.7: the two older forms of a date must be understood too.
+    Answer(
+        reply(429, b"", "Retry-After: Sunday, 01-Mar-26 12:02:00 GMT"), Throttled, "http_429", timedelta(seconds=120)
+    ),
+    Answer(reply(429, b"", "Retry-After: Sun Mar  1 12:02:00 2026"), Throttled, "http_429", timedelta(seconds=120)),
+    Answer(reply(429, b"", "Retry-After: Sun, 01 Mar 2026 11:58:00 GMT"), Throttled, "http_429", timedelta(0)),
+    Answer(reply(429, b"", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT"), Throttled, "http_429", timedelta(days=1)),
+    Answer(reply(429, b"", f"Retry-After: {10**40}"), Throttled, "http_429", timedelta(days=1)),
+    *(
+        Answer(reply(429, b"", f"Retry-After: {garbage}"), Throttled, "http_429")
+        for garbage in ("soon", "-5", "1.5", "1e3", "", f"Sun, 01 Mar {10**40} 12:02:00 GMT", "9" * 9 + "x")
+    ),
     Answer(reply(500, b""), Unconfirmed, "http_500"),
     Answer(reply(502, b"<html>"), Unconfirmed, "http_502"),
     Answer(reply(503, b"", "Retry-After: 7"), Unconfirmed, "http_503"),

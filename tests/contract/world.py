@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,7 +60,8 @@ class World:
         """``rules``: see ``ruled``."""
         self.now = NOON
         self.url = url
-        self.store = Store(engine_of(url, lambda: microseconds(self.now), server_clock=False))
+        self.engine = engine_of(url, lambda: microseconds(self.now), server_clock=False)
+        self.store = Store(self.engine)
         config = parse(CONFIG, {}, base=Path())
         self.judge = Judge(
             policy=config.policy,
@@ -71,6 +73,12 @@ class World:
         )
         if rules:
             self.ruled(rules)
+
+    def another(self) -> World:
+        """Another worker at the same database, by this one's clock."""
+        other = copy(self)
+        other.store = Store(self.engine)
+        return other
 
     def pass_time(self, **by: float) -> None:
         self.now += timedelta(**by)

@@ -121,6 +121,8 @@ class Away:
         self.held: asyncio.Event | None = None
         self.asked = asyncio.Event()
         self.committed = asyncio.Event()
+        self.unheard = 0
+        """Commits whose answer is lost on its way, beginning with the next."""
 
     async def open(self) -> None:
         await self._engine.open()
@@ -134,6 +136,9 @@ class Away:
             raise StoreUnavailable("away")
         answer = await self._engine.write(operation)
         self.committed.set()
+        if self.unheard:
+            self.unheard -= 1
+            raise StoreUnavailable("lost")
         if self.held:
             await self.held.wait()
         return answer
@@ -164,14 +169,16 @@ class House:
         in_flight: Mapping[Priority, int] | int = 256,
         concurrency: int | Mapping[str, int] = 1000,
         health: ProviderHealth | None = None,
+        *,
+        only: bool = False,
     ) -> Worker:
         """Set to work."""
         budget = dict.fromkeys(Priority, in_flight) if isinstance(in_flight, int) else in_flight
         places = dict.fromkeys(("one", "two"), concurrency) if isinstance(concurrency, int) else concurrency
         metrics = Metrics("test")
         known = health or ProviderHealth(places)
-        worker = Worker(self.store, pipeline, known, lambda: self.judge, budget, metrics)
-        self._running.append((worker, asyncio.create_task(worker.run())))
+        worker = Worker(self.store, pipeline, known, lambda: self.judge, budget, metrics, only=only)
+        self._running.append((worker, asyncio.create_task(_both(worker))))
         return worker
 
     async def accept(self, number: int, priority: Priority, channel: Channel = Channel.SMS) -> list[str]:
@@ -211,6 +218,10 @@ class House:
             async with asyncio.timeout(SOON):
                 await task
         await self.store.close()
+
+
+async def _both(worker: Worker) -> None:
+    await asyncio.gather(worker.run(), worker.isolate())
 
 
 @pytest.fixture
@@ -421,7 +432,128 @@ async def test_what_is_leased_while_it_stops_is_not_begun(house: House) -> None:
     assert (len(pipeline.delivered), pipeline.cut_off) == (1, [])
 
 
+async def test_what_a_stopped_worker_leaves_is_the_next_ones_at_once_and_nobody_is_suspected(house: House) -> None:
+    pipeline = Deliveries(lambda lease: asyncio.Event().wait())
+    ids = await house.accept(3, Priority.BULK)
+    worker = house.worker(pipeline)
+    await pipeline.until(lambda: pipeline.under_way.total() == 3)
+    async with asyncio.timeout(SOON):
+        await worker.stop(0.01)
+    assert await next_ones(house) == set(ids)
+
+
+async def test_what_is_leased_while_it_stops_is_given_back(house: House) -> None:
+    pipeline = Deliveries()
+    worker = house.worker(pipeline)
+    async with asyncio.timeout(SOON):
+        await house.engine.asked.wait()
+    ids = await house.accept(5, Priority.CRITICAL)
+    house.engine.held = asyncio.Event()
+    house.engine.committed.clear()
+    worker.notice()
+    async with asyncio.timeout(SOON):
+        await house.engine.committed.wait()
+    stopping = asyncio.create_task(worker.stop(0))
+    await asyncio.sleep(0)
+    house.engine.held.set()
+    async with asyncio.timeout(SOON):
+        await stopping
+    assert pipeline.delivered == []
+    assert await next_ones(house) == set(ids)
+
+
+async def next_ones(house: House) -> set[str]:
+    """What another worker may lease at this moment."""
+    other = Store(house.engine)
+    leases, _ = await other.lease([(priority, Channel.SMS, 100) for priority in Priority], timedelta(seconds=30))
+    assert await other.suspects() == 0
+    return {lease.message.id for lease in leases}
+
+
+# ------------------------------------------------------------------------------------------------------------- suspects
+
+
+async def died_of(house: House, number: int) -> list[str]:
+    """Accept messages that another worker took, whose lease has run out."""
+    ids = await house.accept(number, Priority.BULK)
+    leases, _ = await Store(house.engine).lease([(Priority.BULK, Channel.SMS, number)], timedelta(0))
+    assert len(leases) == number
+    return ids
+
+
+async def test_suspects_are_run_one_at_a_time_and_others_beside_them(house: House) -> None:
+    async def clean() -> bool:
+        return not await house.store.suspects()
+
+    slow = asyncio.Event()
+    ids = await died_of(house, 4)
+    pipeline = Deliveries(lambda lease: slow.wait() if lease.message.id == ids[0] else None)
+    house.worker(pipeline, only=True)
+    await pipeline.until(lambda: pipeline.under_way.total() == 1)
+    others = await house.accept(20, Priority.HIGH)
+    await pipeline.until(lambda: len(pipeline.delivered) == 20)
+    assert set(pipeline.delivered) == set(others)
+    assert pipeline.under_way[SMS[Priority.BULK]] == 1
+    slow.set()
+    await pipeline.until(lambda: len(pipeline.delivered) == 24)
+    assert pipeline.most[SMS[Priority.BULK]] == 1
+    await wait_until(clean)
+
+
+async def test_what_is_run_alone_when_the_worker_stops_stays_suspect_and_counts_no_crash(house: House) -> None:
+    (suspect,) = await died_of(house, 1)
+    pipeline = Deliveries(lambda lease: asyncio.Event().wait())
+    worker = house.worker(pipeline, only=True)
+    await pipeline.until(lambda: pipeline.under_way.total() == 1)
+    async with asyncio.timeout(SOON):
+        await worker.stop(0.01)
+    found = await Store(house.engine, worker="next").take_suspect(timedelta(seconds=30), house.judge)
+    assert found.lease is None, "who did this for all has not said that it is gone"
+    await house.store.drop_job("suspects", house.store._worker)
+    found = await Store(house.engine, worker="next").take_suspect(timedelta(seconds=30), house.judge)
+    assert found.lease
+    assert (found.lease.message.id, found.crashes) == (suspect, 0)
+
+
 # ---------------------------------------------------------------------------------------------------- the store is away
+
+
+async def test_leases_whose_answer_is_lost_are_taken_again_and_nobody_is_suspected(house: House) -> None:
+    pipeline = Deliveries()
+    await house.accept(5, Priority.BULK)
+    house.engine.unheard = 1
+    house.worker(pipeline)
+    await pipeline.until(lambda: pipeline.finished.total() == 5)
+    assert await house.store.suspects() == 0
+
+
+async def test_what_could_not_be_decided_while_the_store_was_away_is_given_back(house: House) -> None:
+    class Cut(Deliveries):
+        async def deliver(self, lease: Lease) -> None:
+            if not self.finished.total():
+                self.end((lease.message.priority, Channel.SMS))
+                raise StoreUnavailable("away")
+            await super().deliver(lease)
+
+    pipeline = Cut()
+    (cut,) = await house.accept(1, Priority.BULK)
+    house.worker(pipeline)
+    await pipeline.until(lambda: pipeline.delivered == [cut])
+    assert await house.store.suspects() == 0
+
+
+async def test_at_first_what_others_let_run_out_is_left_to_them(house: House) -> None:
+    """The store may have been away for them too, and be back since a moment ago."""
+    ids = await died_of(house, 1)
+    pipeline = Deliveries()
+    worker = house.worker(pipeline)
+    others = await house.accept(1, Priority.BULK)
+    worker.notice()
+    await pipeline.until(lambda: pipeline.delivered == others)
+    assert await house.store.suspects() == 0
+    view = await house.store.view(ids[0])
+    assert view
+    assert not view.suspect
 
 
 async def test_without_a_store_it_is_not_ready_and_with_it_it_goes_on(house: House) -> None:

@@ -132,6 +132,7 @@ def test_the_sample_of_the_design_loads() -> None:
         counts=False,
         expires_after=timedelta(minutes=5),
         on_unknown=OnUnknown.LEAVE,
+        repeat_after=None,
         unsubscribe=False,
         when_capped=WhenCapped.DEFER,
         collapse=False,

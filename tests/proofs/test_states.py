@@ -629,6 +629,15 @@ class Courtesy(RuleBasedStateMachine):
         self.submit(wishes)
         self.work(["accepted", "unknown"], room=1000)
 
+    @rule(several=st.lists(outcomes, min_size=1, max_size=3), rounds=st.integers(1, 4), minutes=st.integers(0, 25))
+    def doubt(self, several: list[str], rounds: int, minutes: int) -> None:
+        """Vendors stop answering, and what may have been sent is decided anew as soon as it may be, or later."""
+        for _ in range(rounds):
+            self.work(["unknown"] * 10, room=1000)
+            self.pass_time_to_the_next_instant()
+        self.now += minutes * timedelta(minutes=1)
+        self.work(several, room=1000)
+
     @rule(back=st.integers(1, 300))
     def set_clock_back(self, back: int) -> None:
         self.now -= timedelta(seconds=back)

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
+from gateway import sweeper
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
-from gateway.message import microseconds
+from gateway.message import LISTENED, microseconds
 from gateway.metrics import Metrics
 from gateway.pacing import Pacing
 from gateway.pipeline import Pipeline
@@ -62,9 +63,7 @@ _RELAY_IDLE = 0.5
 _JOB_TERM = timedelta(seconds=15)
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
-_REPORTED = timedelta(hours=72)
-"""After its expiry a message may still be reported on: that long a receipt may settle an unknown outcome."""
-_JOBS = ("relay", "retention", "sweep", SUSPECTS)
+_JOBS = ("relay", "retention", "sweep", SUSPECTS, sweeper.JOB)
 """What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
@@ -101,7 +100,7 @@ class App:
         self.metrics = Metrics(version("decorum"))
         self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles, worker=self.worker_id)
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
-        self.in_force = InForce(config, self.store, self.worker_id, self.metrics)
+        self.in_force = InForce(config, self.store, self.worker_id, self.metrics, self.providers)
         self._headroom = Headroom(space or _space_of(config.store))
         self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice, headroom=self._headroom)
         self._sweep = Sweep(self.store, self.in_force, self.worker_id, self.metrics, self._notice)
@@ -312,6 +311,11 @@ class App:
         self._run(Sharing(self.store, health, self.worker_id, lambda: self.judge, self.metrics).run())
         self._run(self._sweep.run())
         self._run(self._retain())
+        self._run(
+            sweeper.Sweeper(
+                self.store, lambda: self.judge, self.providers, self.worker_id, self.metrics, self._relay_wake.set
+            ).run()
+        )
         if self._publisher and config.events.states:
             self._run(self._relay(self._publisher))
 
@@ -387,7 +391,7 @@ class App:
                     now, retention = utc_now(), self.in_force.config.retention
                     messages = oldest_id(now - retention.messages)
                     contacts = oldest_id(now - retention.contacts)
-                    expired = microseconds(now - _REPORTED)
+                    expired = microseconds(now - LISTENED)
                     if await self.store.prune(messages, contacts, expired, _PRUNE_BATCH) < _PRUNE_BATCH:
                         break
             except StoreUnavailable as error:
@@ -400,6 +404,9 @@ class App:
                 due, outbox = await self.store.backlog()
                 self.metrics.due.set(due)
                 self.metrics.outbox.set(outbox)
+                ages = await self.store.ages()
+                self.metrics.oldest_unknown.set(ages.unknown)
+                self.metrics.oldest_unclosed.set(ages.unclosed)
             except StoreUnavailable as error:
                 log.warning("gauges.waiting", reason=str(error))
             if (share := self._headroom.share) is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gateway.message import (
@@ -15,7 +14,6 @@ from gateway.message import (
     AttemptState,
     Message,
     MessageState,
-    OnUnknown,
     Person,
     Priority,
     Refusal,
@@ -23,26 +21,22 @@ from gateway.message import (
     addresses,
 )
 from gateway.outcome import BUG, Outcome, lost_a_channel
+from gateway.retries import RETRY_BUDGET, backoff
 from gateway.routing import Health, Wait, choose
+from gateway.unknown import NO_RECOURSES, Again, Left, key, only_way, resolution, sharing
 from gateway.whereabouts import Whereabouts, whereabouts
 from ratelimit import Subject, closes, earliest, enforced, explain, follow, zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
 
     from gateway.config import Category, Policy, Route
     from gateway.message import Attempt
+    from gateway.unknown import Recourse
     from providers import Channel
     from ratelimit import Contact, FrequencyCap, Rule, Ruling, Verdict
-
-RETRY_BUDGET = 24
-"""Tries that failed at the provider before a message is given up; about four hours with the waits below."""
-_FIRST_WAIT = timedelta(seconds=5)
-_LONGEST_WAIT = timedelta(minutes=15)
-_REPEAT_WAIT = timedelta(minutes=1)
-"""How long a receipt may take to settle an unknown outcome before a message that may be repeated is."""
-_REPEATS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +72,10 @@ class Attempting:
     """What rules say that would have held it back if they were enforced."""
     passed: tuple[Ruling, ...] = ()
     """What rules say that hold it back on the channels before this one."""
+    generation: int = 1
+    """Part of the key by which a vendor knows repeats."""
+    repeats: str | None = None
+    """The attempt that the vendor takes it for, and whose place it uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +133,16 @@ class Judge:
     events: frozenset[MessageState] = frozenset()
     """The states that others want to hear of."""
     health: Health = field(default_factory=Health)
+    recourses: Mapping[str, Recourse] = field(default_factory=dict)
+    """Per provider: what it offers where it never answered."""
 
     def next_step(self, facts: Facts, tried: Collection[str] = ()) -> Step:
         """See ``next_step``."""
-        return next_step(facts, self.policy, self.routes, self.health, self.span, tried=tried)
+        return next_step(facts, self.policy, self.routes, self.health, self.span, tried=tried, recourses=self.recourses)
 
     def after(self, facts: Facts, outcome: Outcome) -> Step | None:
         """See ``after``."""
-        return after(facts, outcome, self.policy)
+        return after(facts, outcome, self.policy, self.span, self.recourses)
 
     def reaches(self, message: Message, person: Person, now: datetime) -> bool:
         """Whether there is a way to the person for a message that has not been begun, whatever the rules say."""
@@ -173,22 +173,27 @@ def next_step(
     span: timedelta,
     *,
     tried: Collection[str] = (),
+    recourses: Mapping[str, Recourse] = NO_RECOURSES,
 ) -> Step:
     """Take one message as far as a decision can.
 
     Args:
         span: how long after now the first byte may still be written.
         tried: providers that failed it since it last waited.
+        recourses: what providers offer where they never answered, by name.
     """
-    facts = at_present(facts)
+    again = resolution(facts, policy, recourses, span)
+    facts = at_present(sharing(facts) if isinstance(again, Again) and again.keyed else facts)
     message, now = facts.message, facts.now
     category = policy.categories.get(message.category)
     if category is None:
         return Ended(MessageState.PARKED, "unknown_category")
     if now >= message.expires_at:
         return _ended(facts, MessageState.EXPIRED, "expires_at")
-    if not _may_repeat(facts, policy):
-        return Ended(MessageState.UNKNOWN, _last_error(facts))
+    if again is not None and now < again.at:
+        return _unresolved(facts, again)
+    if isinstance(again, Left):
+        return _ended(facts, MessageState.UNKNOWN, _last_error(facts))
     usable, refusal = reachable(facts, category, routes, span)
     if not usable:
         if facts.attempts and (lost_a_channel(facts.attempts) or refusal not in (Refusal.OPTED_OUT, Refusal.ABUSE)):
@@ -212,7 +217,13 @@ def next_step(
         min(closes(now, rules, subject) or message.expires_at, message.expires_at),
         _shadow(facts, rules, subject, span),
         asked.passed,
+        *key(facts, again, provider, (address.channel, fingerprint(address.value)), recourses, span),
     )
+
+
+def _unresolved(facts: Facts, again: Again | Left) -> Deferred:
+    """It waits for news of an attempt, and burns no try by that."""
+    return Deferred(min(again.at, facts.message.expires_at), "repeat" if isinstance(again, Again) else "look_up")
 
 
 def at_present(facts: Facts) -> Facts:
@@ -314,16 +325,29 @@ def _shadow(facts: Facts, rules: Sequence[Rule], subject: Subject, span: timedel
     return tuple(ruling for ruling in rulings if not ruling.permits)
 
 
-def after(facts: Facts, outcome: Outcome, policy: Policy) -> Step | None:
+def after(
+    facts: Facts,
+    outcome: Outcome,
+    policy: Policy,
+    span: timedelta,
+    recourses: Mapping[str, Recourse] = NO_RECOURSES,
+) -> Step | None:
     """What an outcome alone decides; None: ask ``next_step``, with the outcome among the attempts."""
     if outcome.state is AttemptState.ACCEPTED:
         return Ended(MessageState.SENT, "accepted")
     if outcome.error == BUG:
         return Ended(MessageState.PARKED, BUG)
     if outcome.state is AttemptState.UNKNOWN:
-        if _may_repeat(facts, policy) and facts.now < facts.message.expires_at:
-            return Deferred(min(facts.now + _REPEAT_WAIT, facts.message.expires_at), "repeat")
-        return Ended(MessageState.UNKNOWN, outcome.error or "unconfirmed")
+        again = resolution(facts, policy, recourses, span)
+        left = Ended(MessageState.UNKNOWN, outcome.error or "unconfirmed")
+        if again is None or facts.now >= facts.message.expires_at:
+            return left
+        if isinstance(again, Again) and again.keyed:
+            until = min(facts.now + backoff(facts.message.id, facts.tries), again.until, facts.message.expires_at)
+            return Deferred(until, "repeat", burns=True) if facts.now < until else None
+        if facts.now < again.at:
+            return _unresolved(facts, again)
+        return left if isinstance(again, Left) else None
     return None
 
 
@@ -333,12 +357,6 @@ def _ended(facts: Facts, state: MessageState, reason: str, why: tuple[Ruling, ..
     return Ended(MessageState.UNKNOWN, unknown.error or "unconfirmed", why) if unknown else Ended(state, reason, why)
 
 
-def _may_repeat(facts: Facts, policy: Policy) -> bool:
-    unknown = sum(attempt.state is AttemptState.UNKNOWN for attempt in facts.attempts)
-    category = policy.categories.get(facts.message.category)
-    return unknown <= (_REPEATS if category and category.on_unknown is OnUnknown.REPEAT else 0)
-
-
 def _until_expiry(deferred: Deferred, message: Message) -> Deferred:
     return Deferred(message.expires_at, deferred.rule, burns=deferred.burns, will_expire=True)
 
@@ -346,11 +364,17 @@ def _until_expiry(deferred: Deferred, message: Message) -> Deferred:
 def reachable(
     facts: Facts, category: Category, routes: Mapping[Channel, Sequence[str]], span: timedelta
 ) -> tuple[list[Address], Refusal]:
-    """On each channel, in the request's order, the first address that can be used; where there is none, why."""
+    """On each channel, in the request's order, the first address that can be used; where there is none, why.
+
+    Of a message that may have been sent only the way by which it may have been.
+    """
     message, person = facts.message, facts.person
+    only = only_way(facts)
     usable: list[Address] = []
     refusal = Refusal.NO_ADDRESS
     for channel in message.channels:
+        if only and channel is not only.channel:
+            continue
         if any(a.channel is channel and a.state is AttemptState.REJECTED for a in facts.attempts):
             continue
         if any(optout.covers(channel, message) for optout in person.optouts):
@@ -361,7 +385,7 @@ def reachable(
                 refusal = Refusal.SUPPRESSED if refusal is Refusal.NO_ADDRESS else refusal
             elif any(optout.covers(channel, message) for optout in person.refused.get(address.value, ())):
                 refusal = Refusal.OPTED_OUT
-            elif not _route(address, routes) or _spent(facts, address):
+            elif not _route(address, routes, only) or _spent(facts, address):
                 pass
             elif category.abuse and _abused(facts, address, category.abuse, span):
                 refusal = Refusal.ABUSE
@@ -441,16 +465,19 @@ def subject_of(facts: Facts, address: Address, policy: Policy) -> tuple[Whereabo
     return where, subject
 
 
-def _route(address: Address, routes: Mapping[Channel, Sequence[str]]) -> list[str]:
+def _route(address: Address, routes: Mapping[Channel, Sequence[str]], only: Attempt | None) -> list[str]:
     """The providers that can use an address."""
-    return [name for name in routes.get(address.channel, ()) if address.provider in (None, name)]
+    if only and only.address != fingerprint(address.value):
+        return []
+    names = (only.provider,) if only else routes.get(address.channel, ())
+    return [name for name in names if address.provider in (None, name) and name in routes.get(address.channel, ())]
 
 
 def _provider(
     facts: Facts, address: Address, routes: Mapping[Channel, Route], health: Health, tried: Collection[str]
 ) -> str | Deferred | None:
     """The provider to try next; a wait, where the vendors or their pace ask for one; None, where all have failed it."""
-    usable = [name for name in _route(address, routes) if name not in tried]
+    usable = [name for name in _route(address, routes, only_way(facts)) if name not in tried]
     if not usable:
         return None
     message, channel = facts.message, address.channel
@@ -466,13 +493,6 @@ def _later(facts: Facts) -> Step:
     until = facts.now + backoff(facts.message.id, facts.tries)
     deferred = Deferred(until, "retry", burns=not _last_error(facts).startswith("throttled"))
     return deferred if until < facts.message.expires_at else _until_expiry(deferred, facts.message)
-
-
-def backoff(message: str, tries: int) -> timedelta:
-    """Twice as long each time, spread by a stable hash so that what failed together does not come back together."""
-    wait: timedelta = min(_FIRST_WAIT * 2 ** min(tries, 10), _LONGEST_WAIT)
-    spread = 0.5 + hashlib.blake2b(f"{message}/{tries}".encode(), digest_size=1).digest()[0] / 255
-    return wait * spread
 
 
 def _last_error(facts: Facts) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.store import MessageView, Standing
     from gateway.whereabouts import Whereabouts
 
-_WAITS = ("retry", "repeat", "throttled", "busy", "pace", "bug")
+_WAITS = ("retry", "repeat", "look_up", "throttled", "busy", "pace", "bug")
 """Reasons of a wait that ends at its instant, whatever the rules say before it."""
 _WELL = (AttemptState.INTENT, AttemptState.ACCEPTED, AttemptState.DELIVERED)
 """An error that is recorded beside one of these is of an earlier time, and was overruled."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
+LISTENED = timedelta(hours=72)
+"""So long after its expiry a message is closed: evidence that comes later changes nothing."""
 TOPIC = "topic"
 """The label by which people say no to a topic."""
 
@@ -487,6 +489,10 @@ class Attempt:
     """The error's kind and code."""
     policy: int = 0
     """The number of the policy version that permitted it."""
+    generation: int = 1
+    """Attempts of one generation at one provider are one message to a vendor that knows repeats by a key."""
+    repeats: str | None = None
+    """The attempt whose repeat by its key this is, and whose place it shares."""
 
 
 def microseconds(at: datetime) -> int:

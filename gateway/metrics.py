@@ -149,6 +149,25 @@ class Metrics:
         self.suspect_crashes = Counter(
             "gateway_suspect_crashes", "Workers that died while a suspect was run alone.", registry=registry
         )
+        self.oldest_unknown = Gauge(
+            "gateway_oldest_unknown_seconds",
+            "For how long nobody has known the outcome of the oldest attempt in doubt; 0: there is none.",
+            registry=registry,
+        )
+        self.oldest_unclosed = Gauge(
+            "gateway_oldest_unclosed_seconds",
+            "How long ago the oldest message that is not settled expired; 0: none has.",
+            registry=registry,
+        )
+        self._look_ups = Counter(
+            "gateway_look_ups", "Vendors asked what became of attempts.", ["provider", "answer"], registry=registry
+        )
+        self.closed = Counter(
+            "gateway_messages_closed",
+            "Messages that nobody listens for any more though their end is not known, or that nobody worked on.",
+            ["state"],
+            registry=registry,
+        )
         self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
         self._policy = Gauge(
             "gateway_policy_info", "Constant 1, with the policy in force.", ["hash", "number"], registry=registry
@@ -253,6 +272,10 @@ class Metrics:
     def in_flight(self, priority: str, count: int) -> None:
         """How much is being worked on."""
         self._in_flight.labels(priority).set(count)
+
+    def looked_up(self, provider: str, answer: str) -> None:
+        """A vendor was asked; ``answer`` is one of ``ReceiptStatus``, ``nothing`` or ``failed``."""
+        self._look_ups.labels(provider, answer).inc()
 
     def reported(self, provider: str, status: str) -> None:
         """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""

@@ -169,14 +169,15 @@ class Pipeline:
         # Where the policy has lost the category since the claim: a link too many harms nobody.
         category = self._judge().policy.categories.get(message.category)
         return Dispatch(
-            attempt=attempt.id,
+            attempt=attempt.repeats or attempt.id,
             message=message.id,
+            generation=attempt.generation,
             address=step.address.value,
             content=content_of(message, step.address.channel),
             deadline=step.deadline,
             valid_until=step.valid_until,
-            callback_url=self._callback_url(step.provider, attempt.id),
-            unsubscribe_url=self._unsubscribe_url(attempt.id)
+            callback_url=self._callback_url(step.provider, attempt.repeats or attempt.id),
+            unsubscribe_url=self._unsubscribe_url(attempt.repeats or attempt.id)
             if self._unsubscribe_url and (category is None or category.unsubscribe)
             else None,
             locale=message.body.get("locale"),

@@ -15,7 +15,8 @@ from gateway.config import RELOADED, ConfigError, Fault, load
 from gateway.decide import Judge
 from gateway.metrics import SHORT
 from gateway.store import StoreUnavailable
-from providers import channels
+from gateway.unknown import Recourse
+from providers import LooksUp, channels
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.metrics import Metrics
     from gateway.store import Store
+    from providers import Provider, Settings
 
 log = structlog.get_logger()
 
@@ -50,8 +52,10 @@ _RETRY = 2.0
 class InForce:
     """What decisions are made by: one object, which those who decide ask at the moment of use."""
 
-    def __init__(self, config: Config, store: Store, worker: str, metrics: Metrics) -> None:
-        """``config`` is what the process starts with; ``worker`` is its name."""
+    def __init__(
+        self, config: Config, store: Store, worker: str, metrics: Metrics, running: Mapping[str, Provider]
+    ) -> None:
+        """``config`` is what the process starts with, ``worker`` its name, and ``running`` its providers."""
         self.config = config
         """What holds: the live sections of the last good file, the others as at the start."""
         self.judge = Judge(
@@ -61,6 +65,7 @@ class InForce:
             patience={name: _patience(settings) for name, settings in config.providers.items()},
             span=config.worker.attempt,
             events=config.events.states,
+            recourses={name: _recourse(provider, config.providers[name]) for name, provider in running.items()},
         )
         self._store = store
         self._worker = worker
@@ -133,6 +138,16 @@ def _patience(settings: object) -> timedelta:
     """How long after an attempt's deadline its answer may still come."""
     seconds = getattr(settings, "timeout", 0.0) + getattr(settings, "data_timeout", 0.0)
     return timedelta(seconds=seconds)
+
+
+def _recourse(provider: Provider, settings: Settings) -> Recourse:
+    """What a provider offers where it never answered.
+
+    A key is used for less long than the vendor knows it, by as much as a call may take.
+    """
+    window = provider.dedupe_window
+    looked_up = isinstance(provider, LooksUp) and provider.can_look_up
+    return Recourse(None if window is None else window - _patience(settings), looked_up)
 
 
 # ---------------------------------------------------------------------------------------------------------- the file

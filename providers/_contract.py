@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
@@ -73,9 +73,10 @@ class Dispatch:
     """One attempt, as a provider is handed it."""
 
     attempt: str
-    """Our reference for this attempt, ``[0-9a-z]{26}``. Sent in a field that the vendor's callback returns."""
+    """Our reference for this attempt, ``[0-9a-z]{26}``. Sent in a field that the vendor's callback returns. In a repeat
+    by the idempotency key it is that of the first attempt: the same request, to the letter."""
     message: str
-    """The message's id, ``[0-9a-z]{26}``. The same in every repeat: the Message-ID, collapse or idempotency key."""
+    """The message's id, ``[0-9a-z]{26}``. The same in every repeat: the Message-ID or collapse key."""
     address: str
     """A phone number (E.164), a mail address or a push token."""
     content: Content
@@ -91,6 +92,13 @@ class Dispatch:
     """BCP 47."""
     platform: str | None = None
     """Of a push token: ``android``, ``ios`` or ``web``."""
+    generation: int = 1
+    """Raised by a deliberate re-send, such as to another address: what the vendor must not take for a repeat."""
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, for vendors that know one: never the attempt, for its repeat is the same message."""
+        return self.message if self.generation == 1 else f"{self.message}-{self.generation}"
 
     def seconds_valid(self, now: datetime) -> int:
         """Whole seconds that the vendor may still take, at least 1."""
@@ -216,7 +224,7 @@ class Provider(Protocol):
 
     @property
     def dedupe_window(self) -> timedelta | None:
-        """How long the vendor takes a repeat of ``Dispatch.message`` for the same message. None: it does not."""
+        """How long the vendor takes a repeat with the same ``Dispatch.key`` for the same message. None: it does not."""
 
     async def open(self) -> None:
         """Get ready, inside a running event loop. Must not need the vendor to be up."""
@@ -236,4 +244,23 @@ class Provider(Protocol):
 
         Raises:
             Forged: the signature does not hold.
+        """
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A provider whose vendor can be asked what became of an attempt, by our reference."""
+
+    @property
+    def can_look_up(self) -> bool:
+        """Whether it is configured so."""
+
+    async def look_up(self, attempt: str) -> Receipt | None:
+        """Ask the vendor, within a few seconds. None: it knows nothing of it, or nothing yet, or does not say.
+
+        Args:
+            attempt: what ``Dispatch.attempt`` was.
+
+        Raises:
+            ProviderError: it could not be asked, or its answer cannot be believed.
         """

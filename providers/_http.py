@@ -109,14 +109,23 @@ class Client:
             Misconfigured: this cannot be sent. Or the vendor answered with a redirect: it did not act, and the address
                 in the configuration is not where it lives.
         """
-        pool, head = self._routes.get((method, url)) or self._route(method, url)
+        if (found := self._routes.get((method, url))) is None:
+            found = self._routes[method, url] = self._route(method, url)
+        pool, head = found
         length = b"Content-Length: %d\r\n\r\n" % len(body)
         reply = await pool.call(
             b"".join((head, _lines(headers), length, body) if headers else (head, length, body)), deadline
         )
-        if 300 <= reply.status < 400:  # noqa: PLR2004  (a class of statuses)
-            raise Misconfigured(f"http_{reply.status}", "the vendor redirects; configure where to")
-        return reply
+        return _here(reply)
+
+    async def get(self, url: URL, *, deadline: datetime) -> Reply:
+        """Ask for what is at a URL that is asked for once, so that nothing is kept of it.
+
+        Raises:
+            ProviderError: as of ``call``.
+        """
+        pool, head = self._route("GET", url)
+        return _here(await pool.call(head + b"\r\n", deadline))
 
     def _route(self, method: str, url: URL) -> tuple[Pool, bytes]:
         if self._closed:
@@ -139,8 +148,13 @@ class Client:
         if origin not in self._pools:
             tls = self._tls if url.scheme == "https" else None
             self._pools[origin] = Pool((host, port), tls, self.timeout, self._concurrency, self._clock)
-        self._routes[method, url] = found = (self._pools[origin], head)
-        return found
+        return self._pools[origin], head
+
+
+def _here(reply: Reply) -> Reply:
+    if 300 <= reply.status < 400:  # noqa: PLR2004  (a class of statuses)
+        raise Misconfigured(f"http_{reply.status}", "the vendor redirects; configure where to")
+    return reply
 
 
 @cache

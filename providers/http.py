@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote_plus
 
 import orjson
-from pydantic import BeforeValidator, Field, JsonValue, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from yarl import URL
 
 from providers import _contract
@@ -28,6 +37,7 @@ from providers._contract import (
     ProviderError,
     Push,
     Receipt,
+    ReceiptStatus,
     Rejected,
     Robocall,
     Sms,
@@ -75,6 +85,8 @@ VALID_SECONDS = "valid_seconds"
 
 PLACEHOLDERS = frozenset({*_OF_DISPATCH, *_OF_CONTENT, VALID_SECONDS})
 
+_REFERENCE = "{attempt}"
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([a-z_]*)\}|[{}]")
 
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
@@ -90,9 +102,48 @@ def _duration(value: object) -> object:
     return value
 
 
+def _web(value: str) -> str:
+    url = URL(value)
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("must be an http or https address")
+    return value
+
+
 def _keys(value: object) -> object:
     """YAML reads an unquoted 404 as a number."""
     return {str(key): word for key, word in value.items()} if isinstance(value, dict) else value
+
+
+class LookUp(BaseModel):
+    """Where the vendor tells what became of a message, by our reference, and what its answer means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str
+    """``{attempt}`` in it is our reference. It is asked for by GET, with the headers of every request."""
+    reply: dict[Literal["status", "reference", "code"], str]
+    """Where in its JSON answer, as ``a.0.c``: the vendor's word for what became of it; its id; its error code."""
+    statuses: dict[str, Literal["accepted", "delivered", "undelivered", "unreachable"]] = Field(min_length=1)
+    """The vendor's words. Others change nothing."""
+
+    @field_validator("url")
+    @classmethod
+    def _names_it(cls, value: str) -> str:
+        if value.count(_REFERENCE) != 1 or {"{", "}"} & set(value.replace(_REFERENCE, "")):
+            raise ValueError("must have {attempt} where our reference belongs, and no other brace")
+        return _web(value.replace(_REFERENCE, "0")) and value
+
+    @field_validator("reply")
+    @classmethod
+    def _tells(cls, value: dict[str, str]) -> dict[str, str]:
+        if "status" not in value:
+            raise ValueError("must say where the status is: {status: data.state}")
+        return value
+
+    @field_validator("statuses", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return _keys(value)
 
 
 class Settings(_contract.Settings):
@@ -123,6 +174,8 @@ class Settings(_contract.Settings):
     """The header in which the vendor takes the message's id and never acts on one twice …"""
     idempotency_window: Annotated[timedelta, BeforeValidator(_duration)] | None = None
     """… for this long."""
+    look_up: LookUp | None = None
+    """How the vendor is asked what became of a message. None: it cannot be."""
 
     def units(self, content: Content) -> int:
         """As the vendor counts."""
@@ -131,10 +184,7 @@ class Settings(_contract.Settings):
     @field_validator("url")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        url = URL(value)
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise ValueError("must be an http or https address")
-        return value
+        return _web(value)
 
     @field_validator("headers")
     @classmethod
@@ -162,9 +212,13 @@ class Settings(_contract.Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _compile(self.body, self.encoding)
+        parts = _compile(self.body, self.encoding)
         if (self.idempotency_header is None) != (self.idempotency_window is None):
             raise ValueError("idempotency_header and idempotency_window go together")
+        if self.look_up and not {"attempt", "callback_url"} & {name for _, name in parts}:
+            raise ValueError(
+                "look_up finds nothing: put {attempt} into body, where the vendor keeps a reference of ours"
+            )
         return self
 
 
@@ -181,6 +235,7 @@ class Provider:
         self._method = settings.method
         self._key_header = settings.idempotency_header
         self._path = tuple(settings.reply.get("reference", "").split(".")) if settings.reply else ()
+        self._look_up = settings.look_up
         self._meaning = _meanings(settings.statuses)
         self._parts = _compile(settings.body, settings.encoding)
         self._escape = _json if settings.encoding == "json" else _form
@@ -205,7 +260,7 @@ class Provider:
             self._url,
             self._fill(dispatch),
             deadline=dispatch.deadline,
-            headers={self._key_header: dispatch.message} if self._key_header else None,
+            headers={self._key_header: dispatch.key} if self._key_header else None,
             method=self._method,
         )
         kind = self._meaning.get(reply.status, Unconfirmed)
@@ -213,10 +268,31 @@ class Provider:
             raise error(kind, f"http_{reply.status}", reply, self._clock())
         if not self._path:
             return dispatch.attempt
-        found: Any = document(reply)
-        for key in self._path:
-            found = found.get(key) if isinstance(found, dict) else None
-        return text(found)
+        return text(_at(document(reply), self._path))
+
+    @property
+    def can_look_up(self) -> bool:
+        """Whether it is configured so."""
+        return self._look_up is not None
+
+    async def look_up(self, attempt: str) -> Receipt | None:
+        """Ask for the attempt, and read the answer as it is described. 404: the vendor knows nothing of it."""
+        look_up = self._look_up
+        if look_up is None:
+            return None
+        now = self._clock()
+        deadline = now + timedelta(seconds=self._client.timeout)
+        reply = await self._client.get(URL(look_up.url.replace(_REFERENCE, attempt)), deadline=deadline)
+        if reply.status == HTTPStatus.NOT_FOUND:
+            return None
+        if not reply.ok:
+            raise error(kind_of(reply.status), f"http_{reply.status}", reply, now)
+        found = document(reply)
+        said = {name: _word(_at(found, tuple(path.split(".")))) for name, path in look_up.reply.items()}
+        if (raw := said["status"]) is None:
+            return None
+        status = ReceiptStatus(look_up.statuses.get(raw, ReceiptStatus.OTHER))
+        return Receipt(attempt, status, said.get("reference") or attempt, raw, said.get("code"))
 
     def receipts(self, callback: Callback) -> tuple[Receipt, ...]:  # noqa: ARG002  (the contract's name)
         """None: a vendor so described does not report."""
@@ -239,6 +315,24 @@ class Provider:
             elif attribute := _OF_CONTENT[name].get(kind):
                 out.append(escape(getattr(content, attribute) or ""))
         return b"".join(out)
+
+
+def _at(found: Any, path: tuple[str, ...]) -> Any:
+    """What a JSON document has there; None: nothing."""
+    for key in path:
+        if isinstance(found, list) and key.isdigit():
+            found = found[int(key)] if int(key) < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _word(found: Any) -> str | None:
+    """A vendor's word, id or code, as far as it can be kept."""
+    if found is None or isinstance(found, dict | list):
+        return None
+    word = orjson.dumps(found).decode() if isinstance(found, bool | float) else str(found)
+    return word if 0 < len(word) <= 255 and word.isprintable() else None  # noqa: PLR2004  (bounds what is stored)
 
 
 _Parts = tuple[tuple[bytes, str | None], ...]

@@ -195,6 +195,7 @@ _EXAMPLES: Final[Mapping[str | int, str]] = {
     "http": "{private: 127.0.0.1:8080}",
     "in_flight": "{bulk: 64}",
     "label": "{team: growth}",
+    "look_up": "{url: …, reply: {status: state}, statuses: {done: delivered}}",
     "reserve": "{high: 1}",
     "retention": "{contacts: 400d}",
     "routes": "{sms: [text]}",

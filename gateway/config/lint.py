@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.config import lint_hours, lint_limits, week
 from gateway.config.draft import ALL_PERSONS, Draft, Finding, Origin, listed
-from gateway.message import Priority, WhenCapped
+from gateway.message import OnUnknown, Priority, WhenCapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +156,8 @@ def _when_held(draft: Draft, category: Category, place: Place) -> Iterator[Findi
             f"has no next channel, messages go by {only} alone: add a channel with a route, or choose defer or drop"
         )
         yield Finding((*place, "when_capped"), problem)
+    if category.repeat_after and category.on_unknown is not OnUnknown.REPEAT:
+        yield Finding((*place, "repeat_after"), "is never asked, without on_unknown: repeat: add that, or remove it")
     if category.collapse and not rules:
         yield Finding((*place, "collapse"), "is never asked, no rule makes these messages wait: remove it")
 

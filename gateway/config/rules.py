@@ -118,6 +118,7 @@ class Category(Part):
     counts: Flag | None = None
     expires_after: Length = timedelta(hours=72)
     on_unknown: OnUnknown = OnUnknown.LEAVE
+    repeat_after: Length | None = None
     unsubscribe: Flag | None = None
     when_capped: WhenCapped = WhenCapped.DEFER
     collapse: Literal["newest"] | None = None
@@ -140,6 +141,7 @@ class Category(Part):
             counts=not uncapped if self.counts is None else self.counts,
             expires_after=self.expires_after,
             on_unknown=self.on_unknown,
+            repeat_after=self.repeat_after,
             unsubscribe=not (exempt or critical) if self.unsubscribe is None else self.unsubscribe,
             when_capped=self.when_capped,
             collapse=self.collapse is not None,

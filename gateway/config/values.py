@@ -38,6 +38,8 @@ class Category:
     """Whether its contacts count for the caps of others."""
     expires_after: timedelta
     on_unknown: OnUnknown
+    repeat_after: timedelta | None
+    """How long evidence may take before ``on_unknown: repeat`` sends again. None: as long as it mostly takes there."""
     unsubscribe: bool
     """Whether its mails offer one-click unsubscribe."""
     when_capped: WhenCapped

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.ids import new_id
-from gateway.store import health, intake, pace, reading, upkeep, ward, work
+from gateway.store import closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUSPECTS",
+    "Ages",
     "Claimed",
     "Decision",
     "Known",
@@ -44,6 +46,7 @@ __all__ = [
     "Store",
     "StoreFull",
     "StoreUnavailable",
+    "Swept",
     "Told",
     "engine_of",
 ]
@@ -270,6 +273,18 @@ class Store:
         Says where it came to (None: the end), and how many it woke.
         """
         return await self._engine.write(lambda: upkeep.sweep(judge, after, limit))
+
+    async def look(self, judge: Judge, limit: int) -> Swept:
+        """Look at attempts in doubt whose time has come, so that none stays open for ever."""
+        return await self._engine.write(lambda: closing.look(judge, limit))
+
+    async def overdue(self, judge: Judge, limit: int) -> int:
+        """End messages that have expired so long ago that they are to be closed, and that nobody works on; how many."""
+        return await self._engine.write(lambda: closing.overdue(judge, limit))
+
+    async def ages(self) -> Ages:
+        """Of the oldest attempt in doubt, and of the oldest message that has expired and is not settled."""
+        return await self._engine.read(closing.ages)
 
     async def parked(self, limit: int) -> list[dict[str, object]]:
         """The newest parked input, with its faults."""

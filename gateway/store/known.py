@@ -100,7 +100,7 @@ class Known:
 
     def seen(self, answer: Next) -> Next:
         """Let the person's next message of this batch see the place that this one took."""
-        if isinstance(answer, Claimed):
+        if isinstance(answer, Claimed) and not answer.attempt.repeats:
             message, attempt = answer.lease.message, answer.attempt
             contact = Contact(
                 begun=attempt.begun_at,

@@ -32,7 +32,8 @@ MESSAGE = (
     "id, source, request, person, category, channels, priority, campaign, accepted_at, starts_at, expires_at, body"
 )
 ATTEMPT = (
-    "id, message, number, channel, provider, address, state, begun_at, deadline, ended_at, reference, error, policy"
+    "id, message, number, channel, provider, address, state, begun_at, deadline, ended_at, reference, error, policy,"
+    " generation, repeats"
 )
 CONTACT = "person, message, channel, category, campaign, zone, begun_at, ended_at, labels"
 
@@ -94,6 +95,8 @@ def attempt(row: Sequence[Any]) -> Attempt:
         reference=row[10],
         error=row[11],
         policy=row[12],
+        generation=row[13],
+        repeats=row[14],
     )
 
 

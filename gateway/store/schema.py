@@ -123,10 +123,28 @@ attempts = Table(
     Column("reference", Text, comment="the vendor's id"),
     Column("error", Text, comment="its kind and code"),
     Column("policy", Integer, nullable=False),
+    Column(
+        "generation", SmallInteger, nullable=False, server_default=text("1"), comment="raised by a deliberate re-send"
+    ),
+    Column("repeats", Text, comment="the attempt that a vendor takes it for, by its key, and whose place it shares"),
     comment="Calls of providers: committed before the call, amended after it.",
     postgresql_with=_UPDATED_IN_PLACE,
 )
 Index("attempts_message", attempts.c.message)
+
+unknowns = Table(
+    "unknowns",
+    metadata,
+    Column("message", Text, primary_key=True),
+    Column("attempt", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("look_at", BigInteger, nullable=False, comment="when the sweeper looks at it next"),
+    Column("closes_at", BigInteger, nullable=False, comment="when nobody listens any more"),
+    comment="Attempts that may have been sent, and those that nobody works on any more. A row goes when that is known.",
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
+)
+Index("unknowns_look", unknowns.c.look_at)
 
 contacts = Table(
     "contacts",

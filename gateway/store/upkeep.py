@@ -8,11 +8,12 @@ import orjson
 
 from gateway.decide import fingerprint
 from gateway.lines import line_of
-from gateway.message import AttemptState, MessageState, Person, addresses, instant
+from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant
 from gateway.outcome import amended
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.known import lock
+from gateway.store.late import watch
 from gateway.store.line import NOW, WAKE, move_up
 from gateway.store.reading import states
 from gateway.store.schema import BEHIND, PLACE, RULED
@@ -35,7 +36,8 @@ _MICROSECOND = 1e-6
 def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
     """Amend attempts by what vendors report; returns how many that changed.
 
-    Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back.
+    Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back. It
+    holds for all that the vendor takes for the same message. Of a message that is closed it changes nothing.
     """
     changed = 0
     wanted = [news.attempt for news in receipts]
@@ -48,34 +50,47 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         state = amended(attempt.state, news.status)
         if state is None:
             continue
-        changed += 1
         now: int = yield Now()
-        yield Run(
-            "update attempts set state = $2, reference = $3, error = coalesce($4, error),"
-            " ended_at = coalesce(ended_at, $5) where id = $1",
-            [(attempt.id, state, news.reference, f"receipt:{news.code}" if news.code else None, now)],
-        )
         message = rows.message(
             (yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (attempt.message,)))[0]
         )
-        if state is AttemptState.UNDELIVERED:
-            yield Run("delete from contacts where attempt = $1", [(attempt.id,)])
-        elif attempt.state in _GAVE_BACK:  # it has reached the person after all
-            where = whereabouts(message.body, rows.profile(profiles[person]), None, judge.policy)
-            yield Run(CONTACT, contact_rows(attempt, message, where.calendar.key, judge))
         if news.status is ReceiptStatus.UNREACHABLE:
             yield from _suppress(message, profiles[person], attempt, f"receipt:{news.code or news.raw_status}", now)
-        settled: list[tuple[int]] = []
+        if instant(now) >= message.expires_at + LISTENED:
+            continue
+        changed += 1
+        yield from _amend(attempt, state, news, now)
+        if attempt.state in _GAVE_BACK and state is not AttemptState.UNDELIVERED:  # it has reached the person after all
+            where = whereabouts(message.body, rows.profile(profiles[person]), None, judge.policy)
+            yield Run(f"{CONTACT} on conflict do nothing", contact_rows(attempt, message, where.calendar.key, judge))
+        settled: list[tuple[int, int]] = []
         if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
-            settled = yield Fetch("delete from due where message = $1 returning line", (message.id,))
+            settled = yield Fetch("delete from due where message = $1 returning line, lease_until", (message.id,))
+            yield Run("delete from unknowns where message = $1", [(message.id,)])
+        for _, leased_until in settled:
+            yield from watch(message, leased_until)
         known = MessageState(_STATES[state])
         if known in judge.events:
             yield Run(
                 PUBLISH,
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
-        yield from move_up([(person, line, now) for (line,) in settled if line], {person}, now)
+        yield from move_up([(person, line, now) for line, _ in settled if line], {person}, now)
     return changed
+
+
+def _amend(attempt: Attempt, state: AttemptState, news: Receipt, now: int) -> Operation[None]:
+    """Record the news of an attempt, and of those that the vendor takes for it."""
+    place = attempt.repeats or attempt.id
+    error = f"receipt:{news.code}" if news.code else None
+    yield Run(
+        "update attempts set state = $3, reference = $4, error = coalesce($5, error),"
+        " ended_at = coalesce(ended_at, $6) where message = $1 and (id = $2"
+        " or ((id = $7 or repeats = $7) and state in ('unknown', 'accepted', 'undelivered')))",
+        [(attempt.message, attempt.id, state, news.reference, error, now, place)],
+    )
+    if state is AttemptState.UNDELIVERED:
+        yield Run("delete from contacts where attempt = $1", [(place,)])
 
 
 def _suppress(message: Message, profile: str, attempt: Attempt, reason: str, now: int) -> Operation[None]:

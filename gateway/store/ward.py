@@ -162,7 +162,7 @@ def _park(
         message = rows.message((yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (id_,)))[0])
         for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = $1", (id_,))):
             if is_open(attempt := rows.attempt(row)):
-                writes.outcome(message.person, attempt, CRASHED)
+                writes.outcome(message, attempt, CRASHED)
         why = f"its worker died {crashes} times while it was run alone"
         end = Ended(MessageState.PARKED, POISON, (Ruling(POISON, permits=False, next=None, why=why),))
         parked.append((message, writes.ended(message, line, end, None)))

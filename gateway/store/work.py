@@ -15,7 +15,7 @@ from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
 from gateway.outcome import BUG, Outcome
-from gateway.store import known, line, rows
+from gateway.store import known, late, line, rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.leases import Lease, Lost, Next, Settlement
 from gateway.store.line import Place
@@ -128,7 +128,10 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
             rivals[message.person].append((message.id, place.line))
             continue
         facts = read.facts(message, place.tries)
-        step = _recovered(facts, judge, writes) if any(map(known.is_open, facts.attempts)) else None
+        step = None
+        if any(map(known.is_open, facts.attempts)):
+            facts = _recovered(facts, writes)
+            step = judge.after(facts, known.CRASHED)
         behind = place.behind or _behind(rivals[message.person], place.line)
         if step is None and behind and now < message.expires_at:
             answers[index] = writes.behind(message, Behind(*behind))
@@ -209,20 +212,13 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     )
     places = {row[0]: Place(*row[1:]) for row in found}
     writes = Writes(now, judge)
-    amended = yield from _amended(settlements, places)
+    amended = yield from late.amended(settlements, places)
     answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
     for index, settlement in enumerate(settlements):
-        claimed, outcome = settlement.claimed, settlement.outcome
-        writes.outcome(claimed.lease.message.person, claimed.attempt, outcome)
-        place = places.get(claimed.attempt.message)
-        given_up = amended.get(claimed.attempt.id) is AttemptState.UNKNOWN
-        if outcome.state is AttemptState.ACCEPTED and (place or given_up):
-            # Given up as unknown meanwhile: others have been told so, and are told better.
-            end = Ended(MessageState.SENT, "accepted")
-            sent = writes.ended(claimed.lease.message, place.line if place else 0, end, claimed.attempt)
-            answers[index] = sent if place else Lost()
-        elif place and place.fence == claimed.lease.fence:
+        place = places.get(settlement.claimed.attempt.message)
+        answers[index] = _recorded(settlement, place, amended.get(settlement.claimed.attempt.id), writes)
+        if settlement.outcome.state is not AttemptState.ACCEPTED and _holds(settlement, place):
             undecided.append((index, settlement))
     if undecided:
         read = yield from known.read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
@@ -230,37 +226,55 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             attempt = settlement.claimed.attempt
             if amended.get(attempt.id, AttemptState.INTENT) in _UNSETTLED:
                 read.settle(settlement.claimed.lease.message, attempt, settlement.outcome)
+            if settlement.outcome.state is AttemptState.UNREACHABLE:
+                address = settlement.claimed.step.address
+                read.suppress(address.channel, address.value)
         for _, settlement in undecided:
             message = settlement.claimed.lease.message
             for attempt in read.open(message):
-                writes.outcome(message.person, attempt, _UNHEARD)
+                writes.outcome(message, attempt, _UNHEARD)
                 read.settle(message, attempt, _UNHEARD)
         for index, settlement in undecided:
             claimed, outcome = settlement.claimed, settlement.outcome
             message = claimed.lease.message
-            if outcome.state is AttemptState.UNREACHABLE:
-                read.suppress(claimed.step.address.channel, claimed.step.address.value)
-                writes.suppress(claimed.step.address.channel, claimed.step.address.value, outcome.error or "")
             place = places[message.id]
             facts = read.facts(message, place.tries)
             tried = claimed.tried | ({claimed.step.provider} if outcome.state is AttemptState.NOT_SENT else set())
             step = judge.after(facts, outcome) or _decided(facts, judge, tried)
             answers[index] = read.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
+    yield from late.tell(settlements, amended, places, writes)
     yield from writes.run()
+    yield from late.leave_open([s for s in settlements if s.claimed.attempt.id in amended], places)
     return answers
 
 
-def _amended(settlements: Sequence[Settlement], places: Mapping[str, Place]) -> Operation[dict[str, AttemptState]]:
-    """Of those that come too late to go on, what the attempts are taken for by now."""
-    late = []
-    for settlement in settlements:
-        place = places.get(settlement.claimed.attempt.message)
-        if place is None or place.fence != settlement.claimed.lease.fence:
-            late.append(settlement.claimed.attempt.id)
-    if not late:
-        return {}
-    found = yield Fetch("select id, state from attempts where id = any($1)", (late,))
-    return {attempt: AttemptState(state) for attempt, state in found}
+def _holds(settlement: Settlement, place: Place | None) -> bool:
+    return place is not None and place.fence == settlement.claimed.lease.fence
+
+
+def _recorded(settlement: Settlement, place: Place | None, taken_for: AttemptState | None, writes: Writes) -> Next:
+    """Record what became of an attempt; what comes next is only clear where it was accepted.
+
+    Args:
+        settlement: says so.
+        place: of its message; None: that has ended.
+        taken_for: of one that comes too late, what it is taken for by now.
+        writes: where to.
+    """
+    claimed, outcome = settlement.claimed, settlement.outcome
+    message, attempt, address = claimed.lease.message, claimed.attempt, claimed.step.address
+    writes.outcome(message, attempt, outcome)
+    if outcome.state is AttemptState.UNREACHABLE:
+        writes.suppress(address.channel, address.value, outcome.error or "")
+    if taken_for and outcome.state is not AttemptState.UNKNOWN:
+        writes.late(attempt)
+    if outcome.state is not AttemptState.ACCEPTED or not (place or taken_for is AttemptState.UNKNOWN):
+        return Lost()
+    if taken_for:
+        writes.accepted(attempt, outcome)
+    # Given up as unknown meanwhile: others have been told so, and are told better.
+    sent = writes.ended(message, place.line if place else 0, Ended(MessageState.SENT, "accepted"), attempt)
+    return sent if place else Lost()
 
 
 def disown(attempts: Mapping[str, str]) -> Operation[None]:
@@ -294,10 +308,13 @@ def _decided(facts: Facts, judge: Judge, tried: Collection[str] = ()) -> Step:
         return Deferred(facts.now + timedelta(minutes=1), BUG, burns=True)
 
 
-def _recovered(facts: Facts, judge: Judge, writes: Writes) -> Step | None:
+def _recovered(facts: Facts, writes: Writes) -> Facts:
     """An intent without an outcome, whose lease ran out: its worker died, and the provider may have been called."""
-    for number, attempt in enumerate(facts.attempts):
+    attempts = []
+    for attempt in facts.attempts:
         if known.is_open(attempt):
-            writes.outcome(facts.person.id, attempt, known.CRASHED)
-            facts.attempts[number] = replace(attempt, state=known.CRASHED.state, error=known.CRASHED.error)  # type: ignore[index]
-    return judge.after(facts, known.CRASHED)
+            writes.outcome(facts.message, attempt, known.CRASHED)
+            attempts.append(replace(attempt, state=known.CRASHED.state, error=known.CRASHED.error, ended_at=facts.now))
+        else:
+            attempts.append(attempt)
+    return replace(facts, attempts=attempts)

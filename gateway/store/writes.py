@@ -12,13 +12,14 @@ import orjson
 from gateway.decide import Attempting, Behind, Deferred, Ended, fingerprint
 from gateway.ids import new_id
 from gateway.lines import line_apart
-from gateway.message import Attempt, AttemptState, MessageState, microseconds, rfc3339
+from gateway.message import LISTENED, Attempt, AttemptState, MessageState, microseconds, rfc3339
 from gateway.outcome import lost_a_channel
 from gateway.rulings import why_json
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
 from gateway.store.line import LAST, YIELD, move_up
 from gateway.store.schema import BEHIND, PLACE, RULED
+from gateway.unknown import FIRST_LOOK, unsure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,16 @@ CONTACT = (
 """Takes what ``contact_rows`` makes."""
 KEEPS_ITS_PLACE = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
 """Attempts that may have reached the person."""
+UNKNOWN = (
+    "insert into unknowns (message, attempt, provider, since, look_at, closes_at) values ($1, $2, $3, $4, $5, $6)"
+    " on conflict do nothing"
+)
+GIVE_BACK = (
+    "delete from contacts where attempt = $1 and not exists (select 1 from attempts a"
+    " where a.message = contacts.message and (a.id = $1 or a.repeats = $1)"
+    " and a.state in ('intent', 'unknown', 'accepted', 'delivered'))"
+)
+"""Of an attempt that did not reach the person, unless it did, or one that shares its place may."""
 
 
 class Writes:
@@ -59,6 +70,12 @@ class Writes:
         self._outcomes: list[tuple[Any, ...]] = []
         self._kept: list[tuple[Any, ...]] = []
         self._given_back: list[tuple[Any, ...]] = []
+        self._extended: list[tuple[Any, ...]] = []
+        self._unknown: list[tuple[Any, ...]] = []
+        self._learnt: list[tuple[Any, ...]] = []
+        self._solved: list[tuple[Any, ...]] = []
+        self._cleared: list[tuple[Any, ...]] = []
+        self._woken: list[tuple[Any, ...]] = []
         self._suppressions: list[tuple[Any, ...]] = []
         self._started: list[tuple[Any, ...]] = []
         self._waiting: list[tuple[Any, ...]] = []
@@ -69,14 +86,32 @@ class Writes:
         self._moved: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._freed: set[str] = set()
 
-    def outcome(self, person: str, attempt: Attempt, outcome: Outcome) -> None:
-        """What became of an attempt of a person, and of its place."""
+    def outcome(self, message: Message, attempt: Attempt, outcome: Outcome) -> None:
+        """What became of an attempt of a message, and of its place."""
         self._outcomes.append((attempt.id, outcome.state, self.us, outcome.reference, outcome.error))
-        self._freed.add(person)  # or its contact ends sooner than at the deadline, which others were told to wait for
-        if outcome.state in KEEPS_ITS_PLACE:
-            self._kept.append((attempt.id, self.us))
-        else:
-            self._given_back.append((attempt.id,))
+        # Or its contact ends sooner than at the deadline, which others were told to wait for.
+        self._freed.add(message.person)
+        place = attempt.repeats or attempt.id
+        if outcome.state in KEEPS_ITS_PLACE or attempt.repeats:
+            self._kept.append((place, self.us))
+        if outcome.state not in KEEPS_ITS_PLACE:
+            self._given_back.append((place,))
+        if outcome.state is AttemptState.UNKNOWN:
+            look_at = microseconds(self.now + FIRST_LOOK)
+            closes_at = microseconds(message.expires_at + LISTENED)
+            self._unknown.append((message.id, attempt.id, attempt.provider, self.us, look_at, closes_at))
+        elif outcome.state is AttemptState.ACCEPTED and attempt.number > 1:
+            self.accepted(attempt, outcome)
+
+    def accepted(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The vendor has a message some attempt of which was in doubt; those that it takes for this one it has too."""
+        self._learnt.append((attempt.message, attempt.repeats or attempt.id, self.us, outcome.reference))
+        self._solved.append((attempt.message,))
+
+    def late(self, attempt: Attempt) -> None:
+        """What became of an attempt is known, though it had been given up."""
+        self._cleared.append((attempt.message, attempt.id))
+        self._woken.append((attempt.message, self.us))
 
     def suppress(self, channel: Channel, address: str, reason: str) -> None:
         """An address must not be used any more."""
@@ -118,6 +153,8 @@ class Writes:
             begun_at=self.now,
             deadline=step.deadline,
             policy=judge.number,
+            generation=step.generation,
+            repeats=step.repeats,
         )
         deadline = microseconds(step.deadline)
         self._attempts.append(
@@ -133,9 +170,14 @@ class Writes:
                 self.us,
                 deadline,
                 attempt.policy,
+                attempt.generation,
+                attempt.repeats,
             )
         )
-        self._contacts += contact_rows(attempt, message, step.zone, judge)
+        if attempt.repeats:
+            self._extended.append((attempt.repeats, deadline))
+        else:
+            self._contacts += contact_rows(attempt, message, step.zone, judge)
         if step.passed:
             self._record(message, MessageState.SENDING, "next_channel", None, step.passed)
         if step.shadow:
@@ -149,7 +191,7 @@ class Writes:
         said = int.from_bytes(blake2b(f"{step.rule} {until}".encode(), digest_size=8).digest(), signed=True)
         held = PLACE if step.place else RULED if step.by_rules else 0
         self._waiting.append((message.id, until, held, int(step.burns), said, self._judge.number))
-        if lost_a_channel(facts.attempts) and place.line not in (0, line_apart(message)):
+        if (lost_a_channel(facts.attempts) or unsure(facts.attempts)) and place.line not in (0, line_apart(message)):
             self._set_apart.append((message.id, line_apart(message)))
             self._moved[message.person, place.line] = (message.person, place.line, self.us)
         if said == place.said:
@@ -191,10 +233,11 @@ class Writes:
         """Write it all. Due rows go last: they are what wakes others."""
         yield Run(
             "insert into attempts (id, message, number, person, channel, provider, address, state, begun_at, deadline,"
-            " policy) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            " policy, generation, repeats) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             self._attempts,
         )
         yield Run(CONTACT, self._contacts)
+        yield Run("update contacts set ended_at = $2 where attempt = $1", self._extended)
         yield Run(
             "update attempts set state = $2, ended_at = $3, reference = $4, error = $5"
             " where id = $1 and state in ('intent', 'unknown')",
@@ -202,10 +245,14 @@ class Writes:
         )
         yield Run("update contacts set ended_at = $2 where attempt = $1", self._kept)
         yield Run(
-            "delete from contacts where attempt = $1"
-            " and not exists (select 1 from attempts where id = $1 and state in ('accepted', 'delivered'))",
-            self._given_back,
+            "update attempts set state = 'accepted', ended_at = $3, reference = $4, error = null"
+            " where message = $1 and (id = $2 or repeats = $2) and state = 'unknown'",
+            self._learnt,
         )
+        yield Run(GIVE_BACK, self._given_back)
+        yield Run(UNKNOWN, self._unknown)
+        yield Run("delete from unknowns where message = $1", self._solved)
+        yield Run("delete from unknowns where message = $1 and attempt = $2", self._cleared)
         yield Run(SUPPRESS, sorted(self._suppressions))  # two persons may share two addresses
         yield Run(
             "insert into decisions (message, decided_at, state, reason, until, policy, why)"
@@ -220,6 +267,10 @@ class Writes:
             self._waiting,
         )
         yield Run("update due set line = $2 where message = $1", self._set_apart)
+        yield Run(
+            f"update due set due_at = $2 where message = $1 and due_at > $2 and lease_until <= $2 and held <> {BEHIND}",
+            self._woken,
+        )
         yield Run("delete from due where message = $1", self._settled)
         yield from move_up(self._moved.values(), self._freed, self.us)
 

@@ -13,12 +13,36 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import providers
-from providers import Channel, Email, Misconfigured, Push, Rejected, Robocall, Sms, Throttled, Unavailable, Unconfirmed
+from providers import (
+    Channel,
+    Email,
+    LooksUp,
+    Misconfigured,
+    Push,
+    Receipt,
+    ReceiptStatus,
+    Rejected,
+    Robocall,
+    Sms,
+    Throttled,
+    Unavailable,
+    Unconfirmed,
+)
 from tests.contract.cases import ATTEMPT, MESSAGE, NOW, cases, http_settings
 from tests.contract.wire import RESET, json_reply, reply
 from tests.vendors import http
 
 CASE = cases()["http"]
+
+
+def looking(port: int = 1, **more: Any) -> dict[str, Any]:
+    """How a vendor is asked that answers with a list."""
+    return {
+        "url": f"http://127.0.0.1:{port}/v1/messages?ref={{attempt}}",
+        "reply": {"status": "items.0.state", "reference": "items.0.id", "code": "items.0.fault"},
+        "statuses": {"queued": "accepted", "done": "delivered", "lost": "undelivered", 7: "unreachable"},
+        **more,
+    }
 
 
 async def filled(body: Any, opened: Any, wired: Any, content: Any = CASE.dispatch.content, **more: Any) -> Any:
@@ -112,6 +136,17 @@ def test_no_text_breaks_out_of_its_place(text: str) -> None:
         ({"idempotency_header": None}, "together"),
         ({"idempotency_window": None}, "together"),
         ({"reply": {"id": "a"}}, "reference"),
+        (
+            {"look_up": {"url": "https://x/", "reply": {"status": "a"}, "statuses": {"b": "accepted"}}},
+            "reference belongs",
+        ),
+        ({"look_up": looking(url="/a/{attempt}")}, "http"),
+        ({"look_up": looking(url="https://x/{attempt}/{message}")}, "no other brace"),
+        ({"look_up": looking(reply={"reference": "a"})}, "where the status is"),
+        ({"look_up": looking(reply={"status": "a", "state": "b"})}, "state"),
+        ({"look_up": looking(statuses={})}, "statuses"),
+        ({"look_up": looking(statuses={"b": "sent"})}, "accepted"),
+        ({"look_up": looking(), "body": {"to": "{address}"}}, "look_up finds nothing"),
     ],
 )
 def test_a_faulty_description_is_refused_with_its_reason(wrong: dict[str, Any], word: str) -> None:
@@ -159,6 +194,85 @@ async def test_put_is_not_repeated_on_a_dead_connection(opened: Any, wired: Any)
     with pytest.raises(Unconfirmed):
         await provider.send(CASE.dispatch)
     assert [request.target for request in wire.requests] == ["PUT /v1/messages"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "becomes"),
+    [
+        ({"items": [{"state": "queued", "id": 42}]}, Receipt(ATTEMPT, ReceiptStatus.ACCEPTED, "42", "queued")),
+        (
+            {"items": [{"state": "lost", "id": "v", "fault": "E1"}]},
+            Receipt(ATTEMPT, ReceiptStatus.UNDELIVERED, "v", "lost", "E1"),
+        ),
+        ({"items": [{"state": 7}]}, Receipt(ATTEMPT, ReceiptStatus.UNREACHABLE, ATTEMPT, "7")),
+        ({"items": [{"state": "strange"}]}, Receipt(ATTEMPT, ReceiptStatus.OTHER, ATTEMPT, "strange")),
+        ({"items": []}, None),
+        ({"items": [{"state": None}]}, None),
+        ({"items": [{"state": {"x": 1}}]}, None),
+        ({"items": [{"state": "x" * 256}]}, None),
+        ({}, None),
+    ],
+)
+async def test_a_vendor_is_asked_by_our_reference(
+    answer: Any, becomes: Receipt | None, opened: Any, wired: Any
+) -> None:
+    wire = await wired(CASE, answer=json_reply(200, answer))
+    provider = await opened(http_settings(wire.port, look_up=looking(wire.port)))
+    assert isinstance(provider, LooksUp)
+    assert provider.can_look_up
+    assert await provider.look_up(ATTEMPT) == becomes
+    (asked,) = wire.requests
+    assert asked.target == f"GET /v1/messages?ref={ATTEMPT}"
+    assert asked.headers["authorization"] == f"Bearer {http.KEY}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "becomes"),
+    [
+        (reply(404, b"nothing"), None),
+        (reply(401, b""), Misconfigured),
+        (reply(429, b""), Throttled),
+        (reply(302, b"", "Location: http://elsewhere.example/"), Misconfigured),
+        (reply(500, b""), Unconfirmed),
+        (reply(200, b"<html>"), Unconfirmed),
+        (b"", Unconfirmed),
+    ],
+    ids=["404", "401", "429", "302", "500", "html", "reset"],
+)
+async def test_a_vendor_that_does_not_tell_changes_nothing(
+    answer: bytes, becomes: Any, opened: Any, wired: Any
+) -> None:
+    wire = await wired(CASE, answer=answer or RESET)
+    provider = await opened(http_settings(wire.port, look_up=looking(wire.port), timeout=2))
+    if becomes is None:
+        assert await provider.look_up(ATTEMPT) is None
+    else:
+        with pytest.raises(becomes):
+            await provider.look_up(ATTEMPT)
+
+
+async def test_what_is_asked_once_is_not_kept(opened: Any, wired: Any) -> None:
+    wire = await wired(CASE, answer=json_reply(200, {}))
+    provider = await opened(http_settings(wire.port, look_up=looking(wire.port)))
+    for number in range(5):
+        await provider.look_up(f"{number:026d}")
+    assert len(provider._client._routes) == 0
+    assert wire.connections == 1
+
+
+def test_who_says_nothing_of_it_cannot_be_asked() -> None:
+    assert not providers.build("given", http_settings(1)).can_look_up  # type: ignore[attr-defined]
+
+
+async def test_a_deliberate_repeat_is_another_message_to_a_vendor_that_dedupes(opened: Any, serving: Any) -> None:
+    vendor, port = await serving(http.Http)
+    provider = await opened(CASE.settings(port), lambda: datetime.now(UTC))
+    message = replace(CASE.dispatch, deadline=datetime.now(UTC) + timedelta(minutes=1))
+    keys = [replace(message, generation=generation).key for generation in (1, 2)]
+    assert keys == [MESSAGE, f"{MESSAGE}-2"]
+    await provider.send(message)
+    await provider.send(replace(message, generation=2))
+    assert len(vendor.ledger.entries) == 2
 
 
 async def test_a_repeat_is_the_same_message_to_a_vendor_that_dedupes(opened: Any, serving: Any) -> None:

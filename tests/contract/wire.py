@@ -111,8 +111,8 @@ class HttpWire(Wire):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
             first, *lines = head.split("\r\n")[:-2]
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            raw = await reader.readexactly(int(headers["content-length"]))
-            body = json.loads(raw) if "json" in headers["content-type"] else dict(parse_qsl(raw.decode()))
+            raw = await reader.readexactly(int(headers.get("content-length", 0)))
+            body = json.loads(raw or b"null") if "json" in headers["content-type"] else dict(parse_qsl(raw.decode()))
             target = first.removesuffix(" HTTP/1.1")
             if target == "POST /token":
                 writer.write(json_reply(200, {"access_token": "ya29.token", "expires_in": 3599}))

@@ -42,7 +42,12 @@ def policy(zone: str) -> dict[str, Any]:
         "timezone": zone,
         "categories": {
             "one_time_code": {"priority": "critical", "caps": "exempt", "quiet_hours": "exempt"},
-            "transactional": {"priority": "high", "quiet_hours": "exempt", "on_unknown": "repeat"},
+            "transactional": {
+                "priority": "high",
+                "quiet_hours": "exempt",
+                "on_unknown": "repeat",
+                "repeat_after": "1m",  # so that the test need not wait as long as receipts may take
+            },
             "news": {"priority": "normal"},
             "reactivation": {"priority": "bulk", "expires_after": "14d"},
         },

@@ -531,10 +531,10 @@ async def test_one_that_is_repeated_says_when(desk: Desk) -> None:
     message = await desk.sent("r1", "receipt")
     says(
         await desk.explain(message),
-        "As things stand, it goes by sms through provider text at 10:01.",
-        "nobody knows whether it was sent, and its category says to send it again then",
+        "As things stand, it goes by sms through provider text at 10:15.",
+        "nobody knows whether it was sent, and it is sent again then",
     )
-    await goes_at(desk, message, at(MORNING) + timedelta(minutes=1))
+    await goes_at(desk, message, at(MORNING) + timedelta(minutes=15))
 
 
 async def test_one_that_is_tried_again_tells_what_was_tried(desk: Desk) -> None:

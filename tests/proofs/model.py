@@ -7,7 +7,7 @@ end of a contact (``soon``), what must have been done by the later one.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 HIGH = 1
 CALENDAR = ("day", "week", "month")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+LISTENED = timedelta(hours=72)
+"""How long after its expiry a message may still be reported on."""
 MAY_HAVE_REACHED = ("intent", "unknown", "accepted", "delivered")
 Said = tuple[str, str, str]
 """A no: channel, category, topic, each empty where it is to all."""
@@ -86,6 +88,8 @@ class Tried:
     counts: bool
     """Against others."""
     leased_until: datetime
+    repeats: str | None = None
+    """The attempt for which the vendor takes it, and whose place it uses."""
     state: str = "intent"
     place: bool = True
 
@@ -106,6 +110,10 @@ class Model:
     """Channels and addresses that must not be used."""
     doubtful: set[tuple[str, str]] = field(default_factory=set)
     """Those that may have to be left alone."""
+    keyed: timedelta | None = None
+    """For how long provider ``one`` takes a repeat for the same message."""
+    only: tuple[str, str] | None = None
+    """The channel and address to which alone a message may go."""
 
     # ------------------------------------------------------------------------------------------------- where and when
 
@@ -203,6 +211,8 @@ class Model:
         """By which addresses it may go, those to be tried first first; ``sure``: the doubtful ones too."""
         bad = self.bad if sure else self.bad | self.doubtful
         tried = [a for a in self.attempts.values() if a.message is asked]
+        unsure = [(a.channel, a.value) for a in tried if a.state == "unknown"]
+        only = self.only or (unsure[-1] if unsure else None)
         found = []
         for channel in asked.channels:
             if any(a.channel == channel and a.state == "rejected" for a in tried):
@@ -210,7 +220,8 @@ class Model:
             spent = {a.value for a in tried if a.channel == channel and a.state == "unreachable"}
             for value in self.addresses(asked, channel):
                 if (
-                    (channel, value) not in bad
+                    only in (None, (channel, value))
+                    and (channel, value) not in bad
                     and value not in spent
                     and not self.refused(asked, channel, value)
                     and not self.abused(asked, value, at, soon=sure)
@@ -313,15 +324,46 @@ class Model:
 
     def apart(self, asked: Asked) -> bool:
         """Whether it may not go a way that others of its line may."""
-        return any(a.message is asked and a.state in ("rejected", "unreachable") for a in self.attempts.values())
+        apart = ("rejected", "unreachable", "unknown")
+        return any(a.message is asked and a.state in apart for a in self.attempts.values())
 
     def collapses(self, asked: Asked) -> bool:
         return asked.category == "news" and self.rules.collapse
 
+    # ---------------------------------------------------------------------------------------------------- in doubt
+
+    def family(self, attempt: str) -> list[Tried]:
+        """All that the vendor takes for the same message, the one that holds the place first."""
+        place = self.attempts[attempt].repeats or attempt
+        return [self.attempts[place], *(a for a in self.attempts.values() if a.repeats == place)]
+
+    def as_it_may_go(self, asked: Asked, repeats: str | None) -> Model:
+        """How things stand for a message that may have been sent: what is repeated by its key needs no place."""
+        own = [a for a in self.attempts.values() if a.message is asked and a.state == "unknown"]
+        if repeats is None:
+            hidden = {a.id for a in own if a.repeats}
+            return replace(self, attempts={id_: a for id_, a in self.attempts.items() if id_ not in hidden})
+        first = self.attempts[repeats]
+        hidden = {a.id for a in own}
+        attempts = {id_: a for id_, a in self.attempts.items() if id_ not in hidden}
+        return replace(self, attempts=attempts, only=(first.channel, first.value))
+
+    def may_use_key(self, repeats: str, now: datetime) -> bool:
+        """Whether the vendor still knows the key."""
+        first = self.attempts[repeats]
+        return self.keyed is not None and first.state == "unknown" and now + SPAN <= first.begun + self.keyed
+
     # ---------------------------------------------------------------------------------------------------- what happens
 
     def begin(
-        self, attempt: str, asked: Asked, channel: str, value: str, now: datetime, leased_until: datetime
+        self,
+        attempt: str,
+        asked: Asked,
+        channel: str,
+        value: str,
+        now: datetime,
+        leased_until: datetime,
+        repeats: str | None = None,
     ) -> None:
         self.attempts[attempt] = Tried(
             attempt,
@@ -335,32 +377,47 @@ class Model:
             calendar=self.home(asked.person)[0],
             counts=CATEGORIES[asked.category].capped or self.rules.codes_count,
             leased_until=leased_until,
+            repeats=repeats,
+            place=repeats is None,
         )
+        if repeats:
+            held = self.attempts[repeats]
+            held.soon, held.late = held.soon, max(held.late, deadline_of(asked, now))
 
     def settle(self, attempt: str, state: str, now: datetime, *, by_itself: bool = False) -> None:
         """An outcome, or (``by_itself``) what is made of an attempt whose worker died."""
-        tried = self.attempts[attempt]
+        tried, (held, *others) = self.attempts[attempt], self.family(attempt)
         first = tried.state == "intent"
         if tried.state in ("intent", "unknown"):
             tried.state = state
-        if state in MAY_HAVE_REACHED:
-            tried.soon = now if first and not by_itself else min(tried.soon, now)
-            tried.late = now if first and not by_itself else max(tried.late, now)
-        elif tried.state not in ("accepted", "delivered"):
-            tried.place = False
+        if state == "accepted":
+            for one in (held, *others):
+                one.state = state if one.state == "unknown" else one.state
+        if state in MAY_HAVE_REACHED and tried is held:
+            held.soon = now if first and not by_itself else min(held.soon, now)
+            held.late = now if first and not by_itself else max(held.late, now)
+        elif state in MAY_HAVE_REACHED or tried is not held:
+            held.soon, held.late = min(held.soon, now), max(held.late, now)
+        if state not in MAY_HAVE_REACHED:
+            held.place = held.place and any(one.state in MAY_HAVE_REACHED for one in (held, *others))
 
     def hear(self, attempt: str, news: str, now: datetime) -> bool:
         """A receipt; whether it changes anything."""
-        tried = self.attempts[attempt]
+        tried, (held, *others) = self.attempts[attempt], self.family(attempt)
+        if now >= tried.message.expires + LISTENED:
+            return False
         match news:
             case "accepted" if tried.state in ("intent", "unknown"):
                 tried.state = "accepted"
             case "delivered" if tried.state != "delivered":
                 tried.state = "delivered"
             case "undelivered" | "unreachable" if tried.state in ("intent", "unknown", "accepted"):
-                tried.state, tried.place = "undelivered", False
+                tried.state, held.place = "undelivered", False
             case _:
                 return False
+        for one in (held, *others):
+            if one.state in ("unknown", "accepted", "undelivered"):
+                one.state = tried.state
         tried.soon, tried.late = min(tried.soon, now), max(tried.late, now)
         return True
 

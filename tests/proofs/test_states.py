@@ -35,10 +35,11 @@ from gateway.store import Claimed, Lost, NewMessage, Settlement, Store, engine_o
 from gateway.store.engine import Fetch
 from gateway.store.migrate import migrate
 from gateway.store.schema import metadata
+from gateway.unknown import Recourse
 from providers import Channel, Receipt, ReceiptStatus, Rejected, Throttled, Unavailable, Unconfirmed, Unreachable
 from tests.examples import examples
 from tests.proofs.house_rules import CATEGORIES, PRIORITIES, HouseRules, house_rules
-from tests.proofs.model import SPAN, Asked, Known, Model, changes, deadline_of
+from tests.proofs.model import LISTENED, SPAN, Asked, Known, Model, changes, deadline_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -55,6 +56,10 @@ SECOND = timedelta(seconds=1)
 A_MOMENT = timedelta(seconds=2)
 """Within which a message asks again that let another go first."""
 LONGEST_RETRY = timedelta(minutes=23)
+LONGEST_WAIT = timedelta(hours=1)
+"""For news of what may have been sent."""
+KEYED = timedelta(minutes=20)
+"""How long provider ``one`` knows a key, under every other policy."""
 NO_RULES = ("retry", "throttled", "repeat")
 """What a message waits for that no rule holds."""
 FINAL = ("delivered", "undelivered", "sent")
@@ -237,8 +242,10 @@ class Courtesy(RuleBasedStateMachine):
             patience={"one": PATIENCE, "two": PATIENCE},
             span=SPAN,
             events=frozenset(MessageState),
+            recourses={"one": Recourse(keyed=KEYED)} if number % 2 else {},
         )
         self.model.rules = rules
+        self.model.keyed = KEYED if number % 2 else None
 
     def tell(self, person: str, known: Known, refused: tuple[OptOut, ...] | None = None) -> None:
         profile = Profile(
@@ -387,19 +394,23 @@ class Courtesy(RuleBasedStateMachine):
                 if attempt:
                     self.in_its_turn(asked)
                 assert asked.starts <= self.latest, f"{asked.id} was let go too early"
-                wrong = model.wrong(asked, step.address.channel, step.address.value, self.now)
+                repeats = answer.attempt.repeats
+                assert repeats is None or model.may_use_key(repeats, self.now), f"{asked.id}: the key is not known"
+                sight = model.as_it_may_go(asked, repeats)
+                wrong = sight.wrong(asked, step.address.channel, step.address.value, self.now)
                 assert wrong is None, f"{asked.id} was let go at {self.now}: {wrong}"
                 assert step.deadline == answer.attempt.deadline == deadline_of(asked, self.now)
                 self.valid(asked, answer)
                 lease_until = step.deadline + PATIENCE + GRACE
-                model.begin(answer.attempt.id, asked, step.address.channel, step.address.value, self.now, lease_until)
+                way = str(step.address.channel), step.address.value
+                model.begin(answer.attempt.id, asked, *way, self.now, lease_until, repeats)
                 self.open.append(answer)
                 self.waits.pop(asked.id, None)
             case Deferred(until=until, rule=rule):
                 assert self.now < until <= asked.expires
                 self.waits.pop(asked.id, None)
                 if rule in NO_RULES:
-                    assert until <= self.now + LONGEST_RETRY
+                    assert until <= self.now + (LONGEST_WAIT if rule == "repeat" else LONGEST_RETRY)
                     self.waits[asked.id] = until
             case Ended():
                 self.over.add(asked.id)
@@ -477,10 +488,10 @@ class Courtesy(RuleBasedStateMachine):
             if not isinstance(answer, Lost) and state != "accepted":
                 for unheard in self.under_way(asked):
                     self.model.settle(unheard, "not_sent", self.now)
-        for (claimed, name), answer in zip(settled, answers, strict=True):
+        for claimed, name in settled:
             if OUTCOMES[name].state == "unreachable":
-                address = (str(claimed.step.address.channel), claimed.step.address.value)
-                (self.model.doubtful if isinstance(answer, Lost) else self.model.bad).add(address)
+                self.model.bad.add((str(claimed.step.address.channel), claimed.step.address.value))
+        for (claimed, _), answer in zip(settled, answers, strict=True):
             self.answered(self.model.messages[claimed.attempt.message], answer, None)
 
     # ---------------------------------------------------------------------------------------------- vendors and persons
@@ -492,7 +503,7 @@ class Courtesy(RuleBasedStateMachine):
     def receipt(self, which: int, news: str) -> None:
         claims = [*self.open, *self.done]
         claimed = claims[which % len(claims)]
-        tried = self.model.attempts[claimed.attempt.id]
+        tried = self.model.attempts[claimed.attempt.repeats or claimed.attempt.id]
         if tried.state in ("not_sent", "rejected", "unreachable"):
             return  # a vendor reports on nothing that it did not take
         if tried.state == "undelivered" and news == "delivered":
@@ -502,12 +513,27 @@ class Courtesy(RuleBasedStateMachine):
         changed = self.model.hear(tried.id, news, self.now)
         assert self.arena.do(self.arena.store.receipt([heard], self.judge)) == changed
         if not changed:
+            if news == "unreachable":
+                self.model.doubtful.add((tried.channel, tried.value))
             return
         if news == "unreachable":
             current = tried.value in self.model.addresses(tried.message, tried.channel)
             (self.model.bad if current else self.model.doubtful).add((tried.channel, tried.value))
         if before in ("intent", "unknown"):
             self.model.waiting.discard(tried.message.id)
+
+    @rule()
+    def sweep(self) -> None:
+        """Nothing that was begun for a message that has ended stays under way once its lease is over."""
+        self.arena.do(self.arena.store.look(self.judge, 1000))
+        self.arena.do(self.arena.store.overdue(self.judge, 1000))
+        (rows,) = self.arena.ask("select id from attempts where state = 'unknown'")
+        for (attempt,) in rows:
+            tried = self.model.attempts[attempt]
+            if tried.state == "intent":
+                assert tried.message.id not in self.model.waiting or self.now >= tried.message.expires + LISTENED
+                assert self.now >= tried.leased_until, "its worker may be alive"
+                tried.state = "unknown"
 
     @rule(person=people, said=noes, by_address=pick)
     def say_no(self, person: str, said: tuple[str, str, str], by_address: int) -> None:
@@ -602,6 +628,15 @@ class Courtesy(RuleBasedStateMachine):
             self.now = max(self.now, edges[which % len(edges)] + seconds * SECOND)
         self.submit(wishes)
         self.work(["accepted", "unknown"], room=1000)
+
+    @rule(several=st.lists(outcomes, min_size=1, max_size=3), rounds=st.integers(1, 4), minutes=st.integers(0, 25))
+    def doubt(self, several: list[str], rounds: int, minutes: int) -> None:
+        """Vendors stop answering, and what may have been sent is decided anew as soon as it may be, or later."""
+        for _ in range(rounds):
+            self.work(["unknown"] * 10, room=1000)
+            self.pass_time_to_the_next_instant()
+        self.now += minutes * timedelta(minutes=1)
+        self.work(several, room=1000)
 
     @rule(back=st.integers(1, 300))
     def set_clock_back(self, back: int) -> None:
@@ -725,7 +760,7 @@ class Courtesy(RuleBasedStateMachine):
                 assert is_ in ("waiting", "sending")
             else:
                 assert is_ not in ("waiting", "sending")
-                if was not in ("waiting", "sending", is_):
+                if was not in ("waiting", "sending", is_) and (was, is_) != ("unknown", "failed"):
                     assert is_ in FINAL, f"{id_}: {was} became {is_}"
                     assert was not in FINAL[: FINAL.index(is_) + 1], f"{id_}: {was} became {is_}"
             self.states[id_] = is_
@@ -784,13 +819,14 @@ class Courtesy(RuleBasedStateMachine):
             if following is None:
                 break
             self.now = max(self.now, following)
+        self.now += timedelta(hours=1)
+        self.sweep()
         (due, intents) = self.arena.ask(
             "select message, due_at from due", "select message from attempts where state = 'intent'"
         )
         assert not due, "not everything comes to its end"
         assert not self.model.waiting
-        for (message,) in intents:  # settled by what became of another attempt
-            assert self.states[message] in FINAL
+        assert not intents, "what somebody has begun is never settled"
         for id_ in self.model.messages:
             assert self.states[id_] not in ("waiting", "sending", "parked")
 

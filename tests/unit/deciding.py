@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from gateway.config import parse
-from gateway.decide import RETRY_BUDGET, Attempting, Deferred, Facts, Health, fingerprint, next_step
+from gateway.decide import Attempting, Deferred, Facts, Health, fingerprint, next_step
 from gateway.message import (
     Attempt,
     AttemptState,
@@ -22,6 +22,7 @@ from gateway.message import (
     PushAddress,
     WhenCapped,
 )
+from gateway.retries import RETRY_BUDGET
 from providers import Channel
 from ratelimit import Contact, Only, QuietHours, zone
 

@@ -51,8 +51,10 @@ DECIDING = {
     "gateway.lines",
     "gateway.message",
     "gateway.outcome",
+    "gateway.retries",
     "gateway.routing",
     "gateway.rulings",
+    "gateway.unknown",
     "gateway.whereabouts",
 }
 PURE = {
@@ -134,8 +136,8 @@ def test_what_is_pure_never_asks_what_time_it_is(module: str) -> None:
 
 
 def test_deciding_rests_on_the_vocabulary_the_policy_and_the_rules_alone() -> None:
-    pure = {"gateway.config", "gateway.message", "gateway.outcome", "gateway.routing", "gateway.whereabouts"}
-    allowed = {*pure, "providers", "ratelimit"}
+    pure = ("config", "message", "outcome", "retries", "routing", "unknown", "whereabouts")
+    allowed = {*(f"gateway.{module}" for module in pure), "providers", "ratelimit"}
     assert of(imported("gateway.decide", typing_too=False), *OURS) <= allowed
 
 

@@ -132,6 +132,7 @@ def test_the_sample_of_the_design_loads() -> None:
         counts=False,
         expires_after=timedelta(minutes=5),
         on_unknown=OnUnknown.LEAVE,
+        repeat_after=None,
         unsubscribe=False,
         when_capped=WhenCapped.DEFER,
         collapse=False,
@@ -557,6 +558,8 @@ def test_yaml_with_a_trap_in_it(text: str, path: str, phrase: str) -> None:
 MAIL = {"kind": "smtp", "host": "localhost", "sender": "a@example.com"}
 TEXT = {"kind": "twilio_sms", "account_sid": "AC1", "auth_token": SECRET, "sender": "+15005550006"}
 CAP = {"name": "a", "limit": 1, "per": "24h"}
+VENDOR = {"kind": "http", "channels": ["sms"], "url": "https://x/", "body": {"ref": "{attempt}"}}
+LOOK_UP = {"url": "https://x/{attempt}", "reply": {"status": "a"}, "statuses": {"done": "delivered"}}
 NIGHT = {"name": "night", "from": "21:00", "to": "08:00"}
 WINDOW = {"channel": "sms", "hours": ["11:00-12:00", "19:00-21:00"]}
 KEY = {"name": "orders", "sha256": SHA256, "scopes": ["send"]}
@@ -708,6 +711,25 @@ WRONG = [
     ({"policy__categories": {"a": {"channels": ["sms", "sms"]}}}, "policy.categories.a.channels", "twice"),
     ({"policy__categories": {"a": {"channels": "push"}}}, "policy.categories.a.channels", "no route to go by (push)"),
     ({"policy__categories": {"a": {"on_unknown": "retry"}}}, "policy.categories.a.on_unknown", "leave, repeat"),
+    ({"policy__categories": {"a": {"repeat_after": "soon"}}}, "policy.categories.a.repeat_after", "such as"),
+    ({"policy__categories": {"a": {"repeat_aftr": "5m"}}}, "policy.categories.a.repeat_aftr", "mean repeat_after?"),
+    ({"providers__text": VENDOR | {"lookup": LOOK_UP}}, "providers.text.lookup", "did you mean look_up?"),
+    ({"providers__text": VENDOR | {"look_up": "https://x"}}, "providers.text.look_up", "reply: {status: state}"),
+    (
+        {"providers__text": VENDOR | {"look_up": LOOK_UP | {"url": "https://x/{atempt}"}}},
+        "providers.text.look_up.url",
+        "{attempt} where our reference belongs",
+    ),
+    (
+        {"providers__text": VENDOR | {"look_up": LOOK_UP | {"reply": {"staus": "a"}}}},
+        "providers.text.look_up.reply.staus",
+        "did you mean status?",
+    ),
+    (
+        {"providers__text": VENDOR | {"look_up": LOOK_UP | {"statuses": {"done": "deliverd"}}}},
+        "providers.text.look_up.statuses.done",
+        "did you mean delivered?",
+    ),
     ({"policy__caps": CAP}, "policy.caps", "must be a list"),
     ({"policy__caps": [CAP | {"limit": 0}]}, "policy.caps[0].limit", "at least 1, less would never send"),
     ({"policy__caps": [CAP, CAP | {"name": "b", "limit": 1.5}]}, "policy.caps[1].limit", "whole number"),

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from gateway.config import Route
 from gateway.decide import (
-    RETRY_BUDGET,
     Attempting,
     Deferred,
     Ended,
     Facts,
     Health,
-    backoff,
     fingerprint,
 )
 from gateway.forecast import explained
 from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
+from gateway.retries import RETRY_BUDGET, backoff
 from gateway.sentences import ERRORS, REASONS
 from gateway.whereabouts import whereabouts
 from providers import Channel

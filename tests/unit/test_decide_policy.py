@@ -103,7 +103,8 @@ def test_a_cap_in_shadow_drops_nothing() -> None:
 def test_a_repeat_that_is_capped_by_what_may_have_been_sent_is_dropped_as_unknown() -> None:
     policy = ruled(CAPPED, when_capped=DROP, on_unknown=OnUnknown.REPEAT)
     unsure = attempt(AttemptState.UNKNOWN, error="unconfirmed:timeout")
-    repeated = step(facts(attempts=[unsure], contacts=[contact(NOON - MINUTE, holder="m" * 26)]), policy=policy)
+    held = [contact(NOON - MINUTE, holder="m" * 26)]
+    repeated = step(facts(attempts=[unsure], contacts=held, now=NOON + 20 * MINUTE), policy=policy)
     assert isinstance(repeated, Ended)
     assert repeated.state is MessageState.UNKNOWN
     assert [(ruling.rule, ruling.permits) for ruling in repeated.why] == [("one", False)]

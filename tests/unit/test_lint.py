@@ -621,6 +621,15 @@ worker: {attempt: 4m}
     (
         """
   categories:
+    news: {channels: [sms], repeat_after: 5m} # <-
+""",
+        "policy.categories.news.repeat_after",
+        WARNING,
+        "without on_unknown: repeat: add that, or remove it",
+    ),
+    (
+        """
+  categories:
     codes: {priority: critical, caps: exempt, when_capped: drop} # <-
 """,
         "policy.categories.codes.when_capped",

@@ -25,7 +25,7 @@ from providers import (
     Unconfirmed,
     Unreachable,
 )
-from tests.unit.deciding import DAY, MINUTE, NOON, POLICY, SECOND, attempt, facts, message, person, step
+from tests.unit.deciding import DAY, HOUR, MINUTE, NOON, POLICY, SECOND, SPAN, attempt, facts, message, person, step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,11 +56,11 @@ def test_an_error_means_what_the_table_says(kind: type[ProviderError]) -> None:
     only_sms = message(channels=(Channel.SMS,))
     after = facts(message=only_sms, attempts=[attempt(outcome.state, error=outcome.error)])
     tried = {"one"} if outcome.state is AttemptState.NOT_SENT else set()
-    following = decide.after(after, outcome, POLICY) or step(after, tried=tried)
+    following = decide.after(after, outcome, POLICY, SPAN) or step(after, tried=tried)
     assert isinstance(following, Attempting) is failover
     if isinstance(following, Attempting):
         assert following.provider == "two"
-    last = decide.after(after, outcome, POLICY) or step(after, tried=tried | {"two"})
+    last = decide.after(after, outcome, POLICY, SPAN) or step(after, tried=tried | {"two"})
     assert isinstance(last, Deferred) is later
     if isinstance(last, Deferred):
         assert last.burns is (kind is not Throttled)
@@ -75,14 +75,14 @@ def test_a_vendors_own_figure_is_kept() -> None:
 def test_accepted_is_the_end() -> None:
     outcome = accepted("SM1")
     assert outcome == Outcome(AttemptState.ACCEPTED, "SM1")
-    assert decide.after(facts(), outcome, POLICY) == Ended(MessageState.SENT, "accepted")
+    assert decide.after(facts(), outcome, POLICY, SPAN) == Ended(MessageState.SENT, "accepted")
 
 
 def test_a_bug_may_have_sent_it_so_it_is_parked_and_blames_no_provider() -> None:
     outcome = bug()
     assert (outcome.state, outcome.failing, outcome.throttled) == (AttemptState.UNKNOWN, False, False)
     for category in ("news", "receipt"):
-        parked = decide.after(facts(message=message(category=category)), outcome, POLICY)
+        parked = decide.after(facts(message=message(category=category)), outcome, POLICY, SPAN)
         assert parked == Ended(MessageState.PARKED, "bug")
 
 
@@ -92,25 +92,26 @@ def test_unknown_is_left_or_repeated_once_as_the_category_says() -> None:
 
     left = facts(attempts=[unsure])
     silent = replace(outcome, error=None)
-    assert decide.after(facts(attempts=[unsure]), silent, POLICY) == Ended(MessageState.UNKNOWN, "unconfirmed")
-    assert decide.after(left, outcome, POLICY) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
+    assert decide.after(facts(attempts=[unsure]), silent, POLICY, SPAN) == Ended(MessageState.UNKNOWN, "unconfirmed")
+    assert decide.after(left, outcome, POLICY, SPAN) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
 
     receipt = message(category="receipt")
     repeated = facts(message=receipt, attempts=[unsure])
-    again = decide.after(repeated, outcome, POLICY)
+    again = decide.after(repeated, outcome, POLICY, SPAN)
     assert isinstance(again, Deferred)
-    assert (again.rule, again.until > NOON) == ("repeat", True)
+    assert (again.rule, again.until) == ("repeat", NOON + 15 * MINUTE)
+    assert step(replace(repeated, now=again.until - SECOND)) == again
     assert isinstance(step(replace(repeated, now=again.until)), Attempting)
 
-    twice = facts(message=receipt, attempts=[unsure, unsure])
-    assert decide.after(twice, outcome, POLICY) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
+    twice = facts(message=receipt, attempts=[unsure, replace(unsure, generation=2)])
+    assert decide.after(twice, outcome, POLICY, SPAN) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
     assert step(twice) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
 
     soon = replace(repeated, message=replace(receipt, expires_at=NOON + SECOND))
-    capped = decide.after(soon, outcome, POLICY)
+    capped = decide.after(soon, outcome, POLICY, SPAN)
     assert isinstance(capped, Deferred)
-    assert capped.until == NOON + SECOND
-    assert decide.after(replace(soon, now=NOON + SECOND), outcome, POLICY) == Ended(
+    assert capped.until == NOON + SECOND / 2
+    assert decide.after(replace(soon, now=NOON + SECOND), outcome, POLICY, SPAN) == Ended(
         MessageState.UNKNOWN, "unconfirmed:timeout"
     )
 
@@ -127,14 +128,14 @@ def test_what_may_have_been_sent_ends_as_unknown_whatever_comes_of_its_repeat(en
     """As ``state_of`` derives it: what is announced and what is shown are the same."""
     unsure = attempt(AttemptState.UNKNOWN, error="unconfirmed:timeout")
     about = message(category="receipt", **end.get("message", {}))
-    known = facts(**(end | {"message": about, "attempts": [unsure, *end.get("attempts", ())]}))
+    known = facts(**({"now": NOON + HOUR} | end | {"message": about, "attempts": [unsure, *end.get("attempts", ())]}))
     assert step(known) == Ended(MessageState.UNKNOWN, "unconfirmed:timeout")
     assert state_of(due=False, attempts=known.attempts, ended=MessageState.UNKNOWN) is MessageState.UNKNOWN
 
 
 def test_what_certainly_failed_is_decided_anew() -> None:
     for kind in (Unavailable, Throttled, Rejected, Unreachable, Misconfigured):
-        assert decide.after(facts(), failed(kind("code")), POLICY) is None
+        assert decide.after(facts(), failed(kind("code")), POLICY, SPAN) is None
 
 
 # ------------------------------------------------------------------------------------------------------------- receipts

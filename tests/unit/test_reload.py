@@ -166,7 +166,7 @@ class House:
         self.file = folder / "conf" / "gateway.yaml"
         self.store = Numbers()
         self.metrics = Metrics("test")
-        self.in_force = InForce(config(), self.store, "me", self.metrics)  # type: ignore[arg-type]
+        self.in_force = InForce(config(), self.store, "me", self.metrics, {})  # type: ignore[arg-type]
         self.applied = self.notices = 0
         self.reload = Reload(self.file, {}, self.in_force, self.metrics, self._applied, poll=0.02)
         self._tasks: list[asyncio.Task[Any]] = []

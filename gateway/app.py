@@ -298,6 +298,7 @@ class App:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
             busy = False
+            self._relay_wake.clear()  # or who may not publish now would ask again for ever, without a pause
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
                     busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
+from gateway import killpoints
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
@@ -315,8 +316,11 @@ class App:
             events = await self.store.unpublished(_RELAY_BATCH)
             if not events:
                 return False
+            killpoints.reached("relay.before_publish")
             await publisher.publish([Outgoing(key, body, event, {}) for _, event, key, body in events])
+            killpoints.reached("relay.confirmed")
             await self.store.published([number for number, *_ in events])
+            killpoints.reached("relay.forgotten")
             self.metrics.published.inc(len(events))
         return True
 

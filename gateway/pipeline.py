@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gateway import decide
+from gateway import decide, killpoints
 from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
@@ -106,7 +106,9 @@ class Pipeline:
         self._health.began(way)
         began, started = utc_now(), monotonic()
         try:
+            killpoints.reached("provider.before_write")
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
+            killpoints.reached("provider.answered")
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:

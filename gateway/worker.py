@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway import killpoints
 from gateway.config import Route
 from gateway.intake import utc_now
 from gateway.message import Priority
@@ -115,6 +116,8 @@ class Worker:
         self._maybe.difference_update(pair[:2] for pair in wanted)
         free = {channel: self._places(channel) - self._on_channel[channel] for channel in Channel}
         leases, more = await self._store.lease(wanted, _LEASE, free)
+        if leases:
+            killpoints.reached("worker.leased")
         self._maybe.update(more)
         self._tell_backlog(wanted, more)
         if self._stopping:
@@ -189,6 +192,7 @@ class Worker:
     async def _deliver(self, lease: Lease, pair: Pair) -> None:
         try:
             await self._pipeline.deliver(lease)
+            killpoints.reached("worker.delivered")
         except StoreUnavailable:
             pass  # the lease runs out, and whoever takes it finds what was committed
         except Exception:

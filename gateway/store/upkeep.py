@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway import killpoints
 from gateway.decide import fingerprint
 from gateway.lines import line_of
 from gateway.message import AttemptState, MessageState, Person, addresses, instant
@@ -75,6 +76,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
         yield from move_up([(person, line, now) for (line,) in settled if line], {person}, now)
+    killpoints.reached("receipt.before_commit")
     return changed
 
 

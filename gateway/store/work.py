@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gateway import killpoints
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
@@ -124,6 +125,7 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
         if isinstance(step, Attempting):
             rivals[message.person].append((message.id, place.line))
     yield from writes.run()
+    killpoints.reached("claim.before_commit")
     return answers
 
 
@@ -232,6 +234,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
             step = judge.after(facts, outcome) or _decided(facts, judge, tried)
             answers[index] = read.seen(writes.step(claimed.lease, place, facts, step, new_id(), tried))
     yield from writes.run()
+    killpoints.reached("settle.before_commit")
     return answers
 
 

@@ -4,8 +4,8 @@
     python -m tests.faults.launch                                       # many, each forked as a line asks for it
 
 The gateway itself knows no such setting: in production ``killpoints.reached`` does nothing, and nothing can change
-that. Importing the gateway takes longer than all the rest of its start, so that those that are killed by the hundred are
-forked from a process that has it already. A fork is a process like any other: own memory, connections and death.
+that. Importing the gateway takes longer than all the rest of its start, so those that are killed by the hundred are
+forked from a process that has it already. A fork is a process like any other, with its own memory and death.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Row:
 ROWS = {
     row.id: row
     for row in (
-        Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 300, 3000),
+        Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 600, 3000),
         Row("F2", "kill -9 of the gateway at random moments", 4, 200),
         Row("F3", "kill -9 of RabbitMQ", 1, 20),
         Row("F4", "RabbitMQ frozen", 1, 5),
@@ -56,7 +56,7 @@ ROWS = {
         Row("F18", "two gateways, the same persons, one cap", 1_000, 50_000),
         Row("F19", "opt-outs that race with hand-offs", 50, 1_000),
         Row("F20", "abuse of the HTTP listener", 7, 7),
-        Row("F21", "drawn histories against a model", 200, 5_000),
+        Row("F21", "drawn histories against a model", 15, 1_000),
         Row("F22", "drawn faults in virtual time", 500, 20_000),
     )
 }

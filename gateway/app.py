@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
-from gateway import sweeper
+from gateway import killpoints, sweeper
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
@@ -361,8 +361,8 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
-            self._relay_wake.clear()  # first: without a broker nothing below waits but for this
             busy = False
+            self._relay_wake.clear()  # or who may not publish now would ask again for ever, without a pause
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
                     busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)
@@ -378,8 +378,11 @@ class App:
             events = await self.store.unpublished(_RELAY_BATCH)
             if not events:
                 return False
+            killpoints.reached("relay.before_publish")
             await publisher.publish([Outgoing(key, body, event, {}) for _, event, key, body in events])
+            killpoints.reached("relay.confirmed")
             await self.store.published([number for number, *_ in events])
+            killpoints.reached("relay.forgotten")
             self.metrics.published.inc(len(events))
         return True
 

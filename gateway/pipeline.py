@@ -20,7 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gateway import decide
+from gateway import decide, killpoints
 from gateway.batcher import Batcher
 from gateway.ids import new_id
 from gateway.intake import utc_now
@@ -120,8 +120,10 @@ class Pipeline:
         assert task  # noqa: S101 - a coroutine runs in one
         self._calling.add(task)
         try:
+            killpoints.reached("provider.before_write")
             refused = partial(self._refused, way, began)
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed), refused))
+            killpoints.reached("provider.answered")
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:

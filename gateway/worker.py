@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway import killpoints
 from gateway.config import Route
 from gateway.decide import Deferred
 from gateway.intake import utc_now
@@ -223,6 +224,8 @@ class Worker:
         except StoreUnavailable:
             self._unheard = True
             raise
+        if leases:
+            killpoints.reached("worker.leased")
         self._maybe.update(more)
         self._tell_backlog(wanted, more)
         if self._ending.is_set():
@@ -300,6 +303,7 @@ class Worker:
         """What became of a message, as far as its path came."""
         try:
             step = await self._pipeline.deliver(lease)
+            killpoints.reached("worker.delivered")
         except StoreUnavailable:
             self._answering = None
             self._left.append(lease)  # whoever takes it finds what was committed

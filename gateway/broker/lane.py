@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 import structlog
 
+from gateway import killpoints
 from gateway.broker.link import UNAVAILABLE, Lost, reason_of, within
 from gateway.broker.publisher import BrokerUnavailable, Publisher
 from gateway.intake import LARGEST, Fault, Overloaded
@@ -136,7 +137,9 @@ class Lane:
         """Settle a batch and acknowledge it. Returns why it was not acknowledged: it is delivered anew then."""
         try:
             await self._settle([body for _, body in batch], channel)
+            killpoints.reached("broker.before_ack")
             await within(self._pause[1], channel.basic_ack(batch[-1][0], multiple=True, wait=False))
+            killpoints.reached("broker.after_ack")
         except (*UNAVAILABLE, Lost) as error:
             return f"not acknowledged: {error}"
         except Exception as error:  # noqa: BLE001 - a lane that ended would be a queue that nobody reads

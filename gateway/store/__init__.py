@@ -6,6 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway import killpoints
 from gateway.ids import new_id
 from gateway.store import closing, health, intake, pace, reading, upkeep, ward, work
 from gateway.store.closing import Ages, Swept
@@ -104,6 +105,7 @@ class Store:
     async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
         """Commit requests; for each whose id is taken, what it stands for."""
         answers = await self._engine.write(lambda: intake.accept(new))
+        killpoints.reached("intake.after_commit")
         if self._leases:
             self._recent.update({i.message.id: i.message for i, k in zip(new, answers, strict=True) if k is None})
         while len(self._recent) > _RECENT:
@@ -143,11 +145,15 @@ class Store:
 
     async def claim(self, leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> list[Next]:
         """Decide leased messages and commit the intents; ``ids`` are for the attempts, one a lease."""
-        return await self._engine.write(lambda: work.claim(leases, judge, ids))
+        answers = await self._engine.write(lambda: work.claim(leases, judge, ids))
+        killpoints.reached("claim.after_commit")
+        return answers
 
     async def settle(self, settlements: Sequence[Settlement], judge: Judge) -> list[Next]:
         """Record outcomes and decide what comes next."""
-        return await self._engine.write(lambda: work.settle(settlements, judge))
+        answers = await self._engine.write(lambda: work.settle(settlements, judge))
+        killpoints.reached("settle.after_commit")
+        return answers
 
     async def disown(self, attempts: Mapping[str, str]) -> None:
         """Settle intents, each with its person, of which only the commit is uncertain: nobody was called."""
@@ -183,7 +189,9 @@ class Store:
 
     async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
         """Amend attempts by vendors' news; how many changed."""
-        return await self._engine.write(lambda: upkeep.receipt(receipts, judge))
+        changed = await self._engine.write(lambda: upkeep.receipt(receipts, judge))
+        killpoints.reached("receipt.after_commit")
+        return changed
 
     async def opt_out(self, person: str, optout: OptOut, via: str) -> bool:
         """Record a person's no. False: nobody knows the person."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway import killpoints
 from gateway.ids import new_id
 from gateway.lines import bucket_of
 from gateway.message import microseconds
@@ -96,6 +97,7 @@ def accept(new: Sequence[NewMessage]) -> Operation[list[Known | None]]:
             " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             [_due(item) for item in fresh],
         )
+    killpoints.reached("intake.before_commit")
     return [None if holder.message == item.message.id else holder for item, holder in zip(new, answers, strict=True)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway import killpoints
 from gateway.decide import fingerprint
 from gateway.lines import line_of
 from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant
@@ -76,6 +77,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
         yield from move_up([(person, line, now) for line, _ in settled if line], {person}, now)
+    killpoints.reached("receipt.before_commit")
     return changed
 
 

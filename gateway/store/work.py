@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gateway import killpoints
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
@@ -142,6 +143,7 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
         if isinstance(step, Attempting):
             rivals[message.person].append((message.id, place.line))
     yield from writes.run()
+    killpoints.reached("claim.before_commit")
     return answers
 
 
@@ -245,6 +247,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     yield from late.tell(settlements, amended, places, writes)
     yield from writes.run()
     yield from late.leave_open([s for s in settlements if s.claimed.attempt.id in amended], places)
+    killpoints.reached("settle.before_commit")
     return answers
 
 

@@ -1,0 +1,170 @@
+"""Receipts twice, backwards, too early, for nobody, forged, replayed: the state is what telling them in order gives."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import sqlite3
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from tests.faults import records
+from tests.faults.world import ENVIRONMENT, ROOT, world
+from tests.servers import spawn, wait_until
+from tests.vendors.twilio import ACCOUNT_SID, AUTH_TOKEN, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.faults.tally import Tally
+    from tests.faults.world import World
+
+DELAY = 1.5
+"""Seconds between what the vendor has taken and its answer: what is told meanwhile comes before we know of it."""
+EACH = 10
+"""Receipts of a message, about."""
+MONTH = 30 * 24 * 3600 * 1_000_000
+"""Microseconds."""
+STORIES = (
+    (("sent", None), ("delivered", None)),
+    (("queued", None), ("sending", None), ("sent", None), ("delivered", None)),
+    (("sent", None), ("undelivered", "30005")),
+    (("failed", "30008"),),
+    (("sent", None),),
+)
+"""What Twilio reports of a message, in order."""
+STATES = {"sent": "accepted", "delivered": "delivered", "undelivered": "undelivered", "failed": "undelivered"}
+"""Of the last of a story → the attempt's."""
+
+Report = tuple[str, list[tuple[str, str]], str]
+"""Path, fields and signature."""
+
+
+def report(attempt: str, sid: str, status: str, code: str | None) -> Report:
+    path = f"/callbacks/twilio?attempt={attempt}"
+    fields = [("MessageSid", sid), ("MessageStatus", status), ("AccountSid", ACCOUNT_SID)]
+    fields += [("ErrorCode", code)] if code else []
+    return path, fields, signature(f"https://m.test{path}", fields)
+
+
+async def tell(here: World, reports: Iterable[Report]) -> list[int]:
+    """All of them, twenty at a time; what each was answered, in no order."""
+    waiting, answers = list(reports), []
+
+    async def vendor(session: aiohttp.ClientSession) -> None:
+        while waiting:
+            path, fields, signed = waiting.pop()
+            url = f"http://127.0.0.1:{here.gateways[0].public}{path}"
+            async with session.post(url, data=fields, headers={"X-Twilio-Signature": signed}) as response:
+                answers.append(response.status)
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(vendor(session) for _ in range(20)))
+    return answers
+
+
+@pytest.mark.row("F13")
+async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, count: int, tally: Tally) -> None:
+    drawn = random.Random(13)
+    ledger = tmp_path / "twilio.jsonl"
+    ledger.touch()
+    command = [sys.executable, "-m", "tests.vendors", "--ledger", str(ledger), "--delay", str(DELAY)]
+    with spawn(command, tmp_path / "twilio.log", env=ENVIRONMENT, cwd=ROOT) as child:
+        await wait_until(lambda: child.text.endswith("\n"), 30, "the vendor is ready")
+        twilio = {
+            "kind": "twilio_sms",
+            "base_url": f"http://127.0.0.1:{json.loads(child.text)['ports']['twilio']}",
+            "account_sid": ACCOUNT_SID,
+            "auth_token": AUTH_TOKEN,
+            "sender": "+15005550006",
+        }
+        cap = {"caps": [{"name": "daily", "limit": 3, "per": "24h"}]}
+        change = [("providers.twilio", twilio), ("routes.sms", ["twilio"])]
+        async with world(tmp_path, policy=cap, change=change) as here:
+            early, later = here.requests(count // EACH // 2, "capped"), here.requests(count // EACH // 2, "capped")
+            stories = itertools.cycle(STORIES)
+            told: dict[str, tuple[tuple[str, str | None], ...]] = {}
+            answers = []
+            for requests, at_once in ((early, True), (later, False)):
+                assert set(await here.post(requests)) == {202}
+                await wait_until(lambda: len(_taken(ledger)) == len(here.acknowledged), 60, "the vendor has them")
+                if not at_once:
+                    await _settled(here)
+                    await _age(here, drawn)
+                new = [line for line in _taken(ledger) if line["attempt"] not in told]
+                told |= {line["attempt"]: next(stories) for line in new}
+                answers += await tell(here, _scrambled(new, told, drawn))
+            await _settled(here)
+            assert set(answers) == {204}
+            await _same(here, told)
+
+            forged = _forged(_taken(ledger), drawn, count // 5)
+            assert set(await tell(here, forged)) == {403}
+            nobodys = [report(f"0{n:025}", "SM1", "delivered", None) for n in range(count // 10)]
+            assert set(await tell(here, nobodys)) <= {204, 404}
+            await _same(here, told)
+            tally.fault(len(answers) + len(forged) + len(nobodys))
+            tally.messages = len(told)
+
+
+def _taken(ledger: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ledger.read_bytes().splitlines()]
+
+
+def _scrambled(lines: list[dict[str, Any]], told: dict[str, Any], drawn: random.Random) -> list[Report]:
+    """The story of each message backwards and five times over, mixed with the others'."""
+    reports = []
+    for line in lines:
+        story = [report(line["attempt"], line["reference"], *news) for news in told[line["attempt"]]]
+        times = [*story[::-1] * 5]
+        reports += drawn.sample(times, len(times))
+    return drawn.sample(reports, len(reports))
+
+
+def _forged(lines: list[dict[str, Any]], drawn: random.Random, number: int) -> list[Report]:
+    """Good receipts, each changed after it was signed, or signed for another attempt or by another."""
+    fakes = []
+    for n in range(number):
+        one, other = drawn.sample(lines, 2)
+        path, fields, signed = report(one["attempt"], one["reference"], "undelivered", "30003")
+        elsewhere = report(other["attempt"], one["reference"], "undelivered", "30003")[0]
+        changed = [(name, "delivered" if name == "MessageStatus" else value) for name, value in fields]
+        another = signature(f"https://m.test{path}", fields, "another token")
+        fakes.append(
+            ((elsewhere, fields, signed), (path, changed, signed), (path, fields, another), (path, fields, ""))[n % 4]
+        )
+    return fakes
+
+
+async def _settled(here: World) -> None:
+    async def nothing_open() -> bool:
+        ((found,),) = await records.fetch(here.store, "select count(*) from attempts where state = 'intent'")
+        return not found[0]
+
+    await wait_until(nothing_open, 30, "all attempts have an outcome")
+
+
+async def _age(here: World, drawn: random.Random) -> None:
+    """Let every tenth have been sent a month ago."""
+    (rows,) = await records.fetch(here.store, "select id from attempts where state = 'accepted'")
+    old = drawn.sample([id_ for (id_,) in rows], len(rows) // 10)
+    marks = ", ".join(f"'{id_}'" for id_ in old)
+    with closing(sqlite3.connect(here.store.removeprefix(records.SQLITE), timeout=10)) as database, database:
+        database.execute(f"update attempts set begun_at = begun_at - {MONTH} where id in ({marks})")
+
+
+async def _same(here: World, told: dict[str, tuple[tuple[str, str | None], ...]]) -> None:
+    """Each attempt is where its story ends, and holds a place unless it certainly did not arrive."""
+    attempts, contacts = await records.fetch(
+        here.store, "select id, state from attempts", "select attempt from contacts"
+    )
+    assert dict(attempts) == {attempt: STATES[story[-1][0]] for attempt, story in told.items()}
+    reached = [attempt for attempt, state in attempts if state != "undelivered"]
+    assert sorted(attempt for (attempt,) in contacts) == sorted(reached)

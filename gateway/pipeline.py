@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -14,10 +13,9 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
     stop_after_attempt,
-    stop_after_delay,
-    stop_before_delay,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from gateway import decide
 from gateway.batcher import Batcher
@@ -32,6 +30,9 @@ from providers import Dispatch, ProviderError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from tenacity import RetryCallState
 
     from gateway.decide import Judge
     from gateway.health import Way
@@ -64,6 +65,7 @@ class Pipeline:
         unsubscribe_url: Callable[[str], str] | None,
         recorded: Callable[[], None],
         pacing: Pacing | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Take what it needs.
 
@@ -77,6 +79,7 @@ class Pipeline:
             unsubscribe_url: makes a message's one-click link; None where there is no public listener.
             recorded: is called when outcomes, and so perhaps events, have been committed.
             pacing: hands out turns at the providers that have a pace. None: none has.
+            clock: what deadlines are held against.
         """
         self._store = store
         self._judge = judge
@@ -87,6 +90,7 @@ class Pipeline:
         self._unsubscribe_url = unsubscribe_url
         self._recorded = recorded
         self._pacing = pacing
+        self._now = clock
         self._claim: Batcher[Lease, Next] = Batcher(self._claim_all)
         self._settle: Batcher[Settlement, Next] = Batcher(self._settle_all)
         self._disowned: dict[str, str] = {}
@@ -104,20 +108,20 @@ class Pipeline:
         if self._pacing:
             await self._pacing.turn(claimed.attempt.message, provider)
         self._health.began(way)
-        began, started = utc_now(), monotonic()
+        began, started = self._now(), asyncio.get_running_loop().time()
         try:
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed)))
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
-            self._health.ended(way, bug(), began, utc_now(), claimed.attempt.message)
+            self._health.ended(way, bug(), began, self._now(), claimed.attempt.message)
             raise
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
-        now = utc_now()
+        now = self._now()
         self._health.ended(way, outcome, began, now, claimed.attempt.message)
-        self._metrics.attempted(claimed, outcome, monotonic() - started, now)
+        self._metrics.attempted(claimed, outcome, asyncio.get_running_loop().time() - started, now)
         return outcome
 
     async def _send(self, provider: Provider, dispatch: Dispatch) -> str:
@@ -125,13 +129,13 @@ class Pipeline:
         try:
             return await provider.send(dispatch)
         except (Unavailable, Throttled) as error:
-            left = (dispatch.deadline - utc_now()).total_seconds()
+            left = (dispatch.deadline - self._now()).total_seconds()
             wait = _pause(error)
             if wait is None or left <= wait:
                 raise
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_attempt(2) | stop_before_delay(min(left, 2)),
+            stop=stop_after_attempt(2) | _Past(min(left, 2)),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
         )
@@ -196,7 +200,7 @@ class Pipeline:
     async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
         ids = [new_id() for _ in leases]
         messages = [lease.message for lease in leases]
-        health = self._health.snapshot(utc_now(), messages)
+        health = self._health.snapshot(self._now(), messages)
         answers: list[Next] = []
         try:
             answers = await self._decided(
@@ -223,12 +227,12 @@ class Pipeline:
         tried = {id_: {*one.claimed.tried, one.claimed.step.provider} for id_, one in going.items()}
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_delay(_REMEMBERED),
+            stop=_Past(_REMEMBERED),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         ):
             with turn:
-                health = self._health.snapshot(utc_now())
+                health = self._health.snapshot(self._now())
                 answers = await self._decided(
                     leases, messages, tried, health, lambda judge: self._store.settle(settlements, judge)
                 )
@@ -298,6 +302,17 @@ def _pause(error: Unavailable | Throttled) -> float | None:
 
 _REMEMBERED = 600.0
 """Seconds that an outcome is kept for a store that does not answer."""
+
+
+class _Past(stop_base):
+    """Stops where the next try would come later than that; by the event loop's clock, as all waits are."""
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._until = self._clock() + seconds
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._clock() + retry_state.upcoming_sleep >= self._until
 
 
 def _say_attempt(settlement: Settlement) -> None:

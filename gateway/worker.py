@@ -17,6 +17,7 @@ from providers import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
 
     from gateway.decide import Judge
     from gateway.metrics import Metrics
@@ -51,6 +52,7 @@ class Worker:
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
         pacing: Pacing | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Take what it needs.
 
@@ -62,6 +64,7 @@ class Worker:
             in_flight: how many of a priority may be worked on at once, per channel.
             metrics: hears what is in flight.
             pacing: how many have a turn at providers that have a pace. None: none has.
+            clock: by which providers are judged.
         """
         self._store = store
         self._pipeline = pipeline
@@ -70,6 +73,7 @@ class Worker:
         self._budget = in_flight
         self._metrics = metrics
         self._pacing = pacing
+        self._now = clock
         # Channels that have no route any more too: what waits there falls through, or ends.
         self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
@@ -161,7 +165,7 @@ class Worker:
         return self._pacing.room(channel, self._judge().routes.get(channel, ()), self._health)
 
     def _places(self, channel: Channel) -> int:
-        return self._health.places(channel, self._judge().routes.get(channel, Route()), utc_now())
+        return self._health.places(channel, self._judge().routes.get(channel, Route()), self._now())
 
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""

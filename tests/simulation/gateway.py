@@ -51,7 +51,7 @@ class Gateway:
         self.in_force = InForce(config, self.store, name, world.metrics)
         self.intake = Intake(self.store, lambda: self.in_force.judge, world.metrics, self._notice, self.clock)
         providers = {
-            vendor: Provider(world.vendors[vendor], self.clock, settings.timeout, self._dead)
+            vendor: Provider(world.vendors[vendor], self.clock, settings.timeout, self._dead, self._begins)
             for vendor, settings in config.providers.items()
         }
         concurrency = {provider: settings.concurrency for provider, settings in config.providers.items()}
@@ -92,6 +92,9 @@ class Gateway:
 
     def _dead(self) -> bool:
         return not self.process.alive
+
+    def _begins(self, message: str) -> None:
+        self._world.begins(self.process, message)
 
     def _notice(self, pairs: Any = None) -> None:
         self._worker.notice(pairs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,23 @@ def in_memory(tables: bytes) -> sqlite3.Connection:
     for pragma in ("journal_mode = memory", "synchronous = off", "foreign_keys = off"):
         connection.execute(f"pragma {pragma}").fetchall()
     return connection
+
+
+def create(tables: bytes) -> str:
+    """A new database with these tables, for whoever has the URL that it answers."""
+    url = f"{MEMORY}{len(_DATABASES)}"
+    _DATABASES[url] = in_memory(tables)
+    return url
+
+
+def simulated(url: str, clock: Callable[[], int]) -> Line:
+    """The way to such a database, in good weather."""
+    engine = InMemory(_DATABASES[url], clock)
+    return Line(engine, Weather(slowest=0), random.random, copy_context(), lambda: False, lambda: None)
+
+
+MEMORY = "memory:"
+_DATABASES: dict[str, sqlite3.Connection] = {}
 
 
 class InMemory(SQLite):

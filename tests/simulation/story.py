@@ -219,6 +219,9 @@ class _Drawing:
         chance = self._chance
         self._act(begins, "pause", chance.randrange(self._processes), chance.choice((1.0, 8.0, 20.0, 60.0)))
 
+    def _zombie(self, begins: float) -> None:
+        self._act(begins, "zombie", self._chance.randrange(self._processes), self._chance.choice(AWRY), 150.0)
+
     def _away(self, begins: float) -> None:
         self._act(begins, "weather", "away", True, self._chance.uniform(0.2, 12.0))
 
@@ -267,6 +270,7 @@ class _Drawing:
 _FAULTS = (
     "crash",
     "pause",
+    "zombie",
     "away",
     "frozen",
     "lossy",

@@ -157,13 +157,15 @@ class Provider:
         clock: Callable[[], datetime],
         timeout: float,
         dead: Callable[[], bool] = lambda: False,
+        begins: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """``clock`` is the process's; ``dead`` tells whether the process is."""
+        """``clock`` is the process's; ``dead`` tells whether the process is; ``begins`` hears of each call."""
         self.dedupe_window = vendor.dedupes
         self._vendor = vendor
         self._clock = clock
         self._timeout = timeout
         self._dead = dead
+        self._begins = begins
 
     async def open(self) -> None: ...
 
@@ -172,6 +174,7 @@ class Provider:
     async def send(self, dispatch: Dispatch) -> str:
         if self._dead():
             raise asyncio.CancelledError
+        self._begins(dispatch.message)
         self._vendor.calls += 1
         try:
             return await self._send(dispatch)

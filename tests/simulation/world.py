@@ -30,12 +30,13 @@ from tests.simulation.story import CONFIG, DAILY, KEYED, RULES
 from tests.simulation.vendors import Mood, Vendor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from gateway.config import Config
     from gateway.intake import Answer
     from providers import Receipt
     from tests.simulation.story import Person, Request, Story
+    from tests.simulation.vendors import Fate
 
 LONGEST = timedelta(days=12)
 """After which whatever has not ended never will."""
@@ -121,6 +122,10 @@ class World:
         self.gateways: list[Gateway] = []
         self._upcoming: list[float] = []
         """When something will happen outside the gateway."""
+        self._drowsy: dict[Process, float] = {}
+        """Who falls asleep in its next call, for how long at most."""
+        self._asleep: dict[str, Process] = {}
+        """By the message that it called for."""
         self._active = 0
         """What is happening there now."""
 
@@ -301,6 +306,22 @@ class World:
         process = self.gateways[which].process
         process.pause()
         self._later(seconds, self._resume, process)
+
+    async def zombie(self, which: int, fates: Mapping[Fate, float], seconds: float) -> None:
+        """A process falls asleep in its next call of a vendor, and wakes up as another calls for the same message."""
+        self._drowsy[self.gateways[which].process] = seconds
+        for vendor in self.vendors:
+            await self.mood(vendor, Mood(fates), seconds)
+
+    def begins(self, process: Process, message: str) -> None:
+        """A process begins to call a vendor."""
+        if seconds := self._drowsy.pop(process, None):
+            process.pause()
+            self._asleep[message] = process
+            self._later(seconds, self._resume, process)
+        elif (zombie := self._asleep.get(message)) and zombie is not process:
+            del self._asleep[message]
+            self._later(self._chance.random(), self._resume, zombie)
 
     async def _resume(self, process: Process) -> None:
         process.resume()

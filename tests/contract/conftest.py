@@ -112,7 +112,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(params=["sqlite", "postgres", "simulated"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database with its tables: what a transaction promises, it promises on both, and where it is simulated."""
+    """An empty database with its tables: what a transaction promises, it promises on both, and in a simulation."""
     if request.param == "simulated":
         return create(request.getfixturevalue("tables"))
     if request.param == "postgres":

@@ -172,7 +172,7 @@ class _Checks:
                 continue
             local = self._at(entry.at - SKEW).astimezone(ZoneInfo(request.person.zone))
             also = self._at(entry.at).astimezone(ZoneInfo(request.person.zone))
-            if not NIGHT_TO <= also.hour or not local.hour < NIGHT_FROM:
+            if not also.hour >= NIGHT_TO or not local.hour < NIGHT_FROM:
                 yield f"hour_breach: {entry} at {also} of {request}"
 
     def _caps(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One process of the gateway: the parts that ``gateway.app`` puts together, with the world's clock, store and vendors."""
+"""One process of the gateway: what ``gateway.app`` puts together, with the world's clock, store and vendors."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class Gateway:
         }
         concurrency = {provider: settings.concurrency for provider, settings in config.providers.items()}
         health = ProviderHealth(concurrency, name)
-        self._pacing = Pacing(
-            self.store, config.providers, name, world.metrics, now=self.clock, clock=world.loop.time
-        )
+        self._pacing = Pacing(self.store, config.providers, name, world.metrics, now=self.clock, clock=world.loop.time)
         pipeline = Pipeline(
             self.store,
             lambda: self.in_force.judge,
@@ -81,9 +79,7 @@ class Gateway:
             self._pacing,
             self.clock,
         )
-        self._sharing = Sharing(
-            self.store, health, name, lambda: self.in_force.judge, world.metrics, self.clock
-        )
+        self._sharing = Sharing(self.store, health, name, lambda: self.in_force.judge, world.metrics, self.clock)
         self._sweep = Sweep(self.store, self.in_force, name, world.metrics, self._notice)
         self.tasks = [self.process.start(self._run())]
 
@@ -126,7 +122,7 @@ class Gateway:
         ended = [task for task in self.tasks if task.done() and not task.cancelled()]
         return [repr(error) for task in ended if (error := task.exception())]
 
-    # ------------------------------------------------------------------------------------------ what is asked from outside
+    # ------------------------------------------------------------------------------------- what is asked from outside
 
     async def _call(self, work: Coroutine[Any, Any, T], patience: float = PATIENCE) -> T:
         """Ask this process.

@@ -1,4 +1,4 @@
-"""An event loop whose time is an idea: it jumps to the next timer, and whole processes can be put to sleep or die in it.
+"""An event loop whose time jumps to the next timer, and in which whole processes can be put to sleep or die.
 
 A library that only makes time jump would not do: a process is killed at a certain callback, or stands still while the
 others go on, as under SIGSTOP. So every callback knows whose it is.
@@ -66,7 +66,7 @@ class Process:
         self._loop.ready.extend(held)
 
     def kill(self) -> None:
-        """End it. What it has under way ends at its ``await``; nothing that it still does there has an effect outside."""
+        """End it. What it has under way ends at its ``await``; whatever it still does there has no effect outside."""
         if not self.alive:
             return
         self.alive = False
@@ -164,7 +164,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None: ...
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None: ...
+    async def shutdown_default_executor(self) -> None: ...
 
     # ------------------------------------------------------------------------------------------------------ running it
 

@@ -161,7 +161,7 @@ class Line:
         answer: asyncio.Future[T] = loop.create_future()
 
         def arrive() -> None:
-            if weather.away or self._chance() < weather.asks_lost or (self._dead() and self._chance() < 0.5):  # noqa: PLR2004
+            if weather.away or self._chance() < weather.asks_lost or (self._dead() and self._chance() < 0.5):
                 back(StoreUnavailable("the connection broke"))
             elif weather.frozen:
                 weather.waiting.append(execute)

@@ -152,7 +152,7 @@ class Story:
 
 def drawn(seed: int) -> Story:
     """The story of a seed."""
-    return _Drawing(Random(f"{seed} story")).story()  # noqa: S311 - to be repeated, not to be secret
+    return _Drawing(Random(f"{seed} story")).story()
 
 
 class _Drawing:
@@ -160,7 +160,7 @@ class _Drawing:
         self._chance = chance
         self._acts: list[Act] = []
         self._asked: list[Request] = []
-        self._faults = frozenset(fault for fault in _FAULTS if chance.random() < 0.4)  # noqa: PLR2004 - not all at once
+        self._faults = frozenset(fault for fault in _FAULTS if chance.random() < 0.4)
         self._processes = chance.choice((1, 2, 2, 3))
         self._people = tuple(Person(f"p{number}", chance.choice(ZONES)) for number in range(chance.randint(1, 3)))
 
@@ -176,7 +176,7 @@ class _Drawing:
             self._processes,
             tuple(chance.uniform(-SKEW, SKEW) if skewed else 0.0 for _ in range(self._processes)),
             chance.choice((0.0, 0.5, 1.0)),
-            chance.random() < 0.3,  # noqa: PLR2004
+            chance.random() < 0.3,
             self._people,
             tuple(sorted(self._acts, key=lambda act: act.at)),
         )
@@ -196,7 +196,7 @@ class _Drawing:
     def _request(self, begins: float) -> None:
         chance = self._chance
         number = len(self._asked)
-        lives = timedelta(minutes=chance.choice((1, 10, 100))) if chance.random() < 0.3 else None  # noqa: PLR2004
+        lives = timedelta(minutes=chance.choice((1, 10, 100))) if chance.random() < 0.3 else None
         request = Request(
             f"r{number}",
             chance.choice(self._people),
@@ -220,7 +220,8 @@ class _Drawing:
         self._act(begins, "pause", chance.randrange(self._processes), chance.choice((1.0, 8.0, 20.0, 60.0)))
 
     def _zombie(self, begins: float) -> None:
-        self._act(begins, "zombie", self._chance.randrange(self._processes), self._chance.choice(AWRY), 150.0)
+        if self._processes > 1:  # or nobody takes its place
+            self._act(begins, "zombie", self._chance.randrange(self._processes), self._chance.choice(AWRY), 900.0)
 
     def _away(self, begins: float) -> None:
         self._act(begins, "weather", "away", True, self._chance.uniform(0.2, 12.0))

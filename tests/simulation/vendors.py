@@ -71,6 +71,11 @@ SAYS: Mapping[Fate, Callable[[], ProviderError]] = {
 }
 
 
+def answer_of(fate: Fate) -> ProviderError:
+    """What the adapter makes of it."""
+    return SAYS[fate]()
+
+
 @dataclass(frozen=True)
 class Entry:
     """One message that a vendor took."""
@@ -129,7 +134,7 @@ class Vendor:
             entry.message == dispatch.message and now - entry.at < self.dedupes.total_seconds() for entry in self.ledger
         ):
             return
-        arrives = self.chance.random() < 0.8  # noqa: PLR2004
+        arrives = self.chance.random() < 0.8
         text = text_of(dispatch.content)
         self.ledger.append(
             Entry(written, self.name, channel, dispatch.address, dispatch.attempt, dispatch.message, text, arrives)
@@ -188,7 +193,7 @@ class Provider:
             raise asyncio.CancelledError
         fate = vendor.fate()
         if fate is Fate.REFUSED:
-            raise SAYS[fate]()
+            raise answer_of(fate)
         if self._clock() >= dispatch.deadline:
             raise Unavailable("deadline")
         answer: asyncio.Future[str] = loop.create_future()
@@ -206,7 +211,7 @@ class Provider:
             if fate is Fate.TAKEN:
                 answer.set_result(f"{vendor.name}-{dispatch.attempt}")
             else:
-                answer.set_exception(SAYS[fate]())
+                answer.set_exception(answer_of(fate))
 
         loop.call_later(vendor.way(), arrive, context=vendor.outside)
         try:
@@ -215,7 +220,7 @@ class Provider:
         except TimeoutError:
             raise Unconfirmed("timeout") from None
 
-    def receipts(self, callback: Callback) -> Sequence[Receipt]:  # noqa: ARG002 - news come without a wire
+    def receipts(self, callback: Callback) -> Sequence[Receipt]:
         return ()
 
 

@@ -107,9 +107,9 @@ class World:
         self.story = story
         self.config = config(DAILY, paced=story.paced)
         self.metrics = metrics()
-        self.network = Random(f"{seed} network")  # noqa: S311 - to be repeated, not to be secret
-        self._chance = Random(f"{seed} world")  # noqa: S311
-        self._ids = Random(f"{seed} ids")  # noqa: S311
+        self.network = Random(f"{seed} network")
+        self._chance = Random(f"{seed} world")
+        self._ids = Random(f"{seed} ids")
         seed_all(f"{seed} tenacity")
         self.outside = copy_context()
         self.outside.run(SOURCE.set, lambda: (microseconds(self.now()), self._ids.getrandbits(74)))
@@ -132,7 +132,7 @@ class World:
     def _vendor(self, seed: int, name: str) -> Vendor:
         return Vendor(
             name,
-            Random(f"{seed} {name}"),  # noqa: S311
+            Random(f"{seed} {name}"),
             self.outside,
             timedelta(hours=24) if name == KEYED else None,
             report=self._report,
@@ -234,14 +234,14 @@ class World:
 
     async def _insist(self, ask: Callable[[Gateway], Coroutine[Any, Any, T]]) -> T | None:
         """Ask one process or another until one answers."""
-        for _ in range(_TRIES):
+        for turn in range(_TRIES):
             gateway = self._chance.choice(self.gateways)
             if gateway.ready:
                 try:
                     return await ask(gateway)
                 except (Crashed, StoreUnavailable):
                     pass
-            await self._rest(_AGAIN * (1 + self._chance.random()))
+            await self._rest(min(_AGAIN * 1.2**turn, 60) * (1 + self._chance.random()))
         self.told.bugs.append("nobody answers")
         return None
 
@@ -278,7 +278,7 @@ class World:
         for answered in list(self.told.answered):
             if answered.request == request and isinstance(answered.answer, Accepted):
                 message = answered.answer.message
-                state = await self._insist(lambda gateway: gateway.cancel(message))
+                state = await self._insist(functools.partial(Gateway.cancel, message=message))
                 if state is MessageState.CANCELLED:
                     self.told.cancelled.append((message, self.loop.time()))
                 return
@@ -321,7 +321,7 @@ class World:
             self._later(seconds, self._resume, process)
         elif (zombie := self._asleep.get(message)) and zombie is not process:
             del self._asleep[message]
-            self._later(self._chance.random(), self._resume, zombie)
+            self._later(self._chance.random() / 2, self._resume, zombie)
 
     async def _resume(self, process: Process) -> None:
         process.resume()

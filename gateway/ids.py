@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from gateway.message import microseconds
@@ -17,13 +19,26 @@ _RANDOM_BITS = 74
 _DRAWN_BITS = 80
 _DRAWN: list[int] = []
 
+Source = Callable[[], tuple[int, int]]
+"""Answers what an id is made of: microseconds since 1970, and ``_RANDOM_BITS`` by chance."""
+
 
 def new_id() -> str:
     """An unguessable id of 26 characters, ``[0-9a-z]``, that sorts by time of creation.
 
     54 bits of microseconds, which last until the year 2540, and 74 random bits.
     """
-    return _base32((time.time_ns() // 1000) << _RANDOM_BITS | _random() >> _DRAWN_BITS - _RANDOM_BITS)
+    made_at, random = SOURCE.get()()
+    return _base32(made_at << _RANDOM_BITS | random)
+
+
+def _system() -> tuple[int, int]:
+    return time.time_ns() // 1000, _random() >> _DRAWN_BITS - _RANDOM_BITS
+
+
+SOURCE: ContextVar[Source] = ContextVar("ids", default=_system)
+"""What ids are made of in this context. Ids are made deep inside transactions, and what is decided hangs on them: of
+equals the older goes first, and their hash spreads waits. So a run that is to be repeated has a source of its own."""
 
 
 def _random() -> int:

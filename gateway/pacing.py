@@ -160,6 +160,7 @@ class Pacing:
         worker: str,
         metrics: Metrics,
         *,
+        now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -170,12 +171,14 @@ class Pacing:
             settings: of every provider; those without a pace are none of our business.
             worker: who we are among the workers.
             metrics: hears of every unit.
+            now: by which providers are judged.
             clock: seconds, from anywhere.
             sleep: waits for seconds of that clock.
         """
         self._store = store
         self._worker = worker
         self._metrics = metrics
+        self._now = now
         self._clock = clock
         self._sleep = sleep
         self._books = {name: _Book(s.pace, s.units) for name, s in settings.items() if s.pace}
@@ -195,7 +198,7 @@ class Pacing:
         """
         if self._books.keys().isdisjoint(route):
             return None
-        known = health.snapshot(utc_now())
+        known = health.snapshot(self._now())
         free = [name for name in route if name not in known.paused]
         ready = [name for name in free if (channel, name) not in known.failing] or free
         if not ready or any(name not in self._books for name in ready):
@@ -273,7 +276,7 @@ class Pacing:
             self._coming.pop(message.id, None)
         wishes: list[_Wish] = []
         wished: set[tuple[str, str]] = set()
-        instant = utc_now()
+        instant = self._now()
         for message in sorted({one.id: one for one in messages}.values(), key=lambda one: one.priority):
             for place, channel in enumerate(message.channels):
                 route = routes.get(channel, Route())

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -15,10 +14,9 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
     stop_after_attempt,
-    stop_after_delay,
-    stop_before_delay,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from gateway import decide, killpoints
 from gateway.batcher import Batcher
@@ -34,6 +32,8 @@ from providers import Dispatch, ProviderError, Throttled, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from datetime import datetime
+
+    from tenacity import RetryCallState
 
     from gateway.decide import Judge
     from gateway.health import Way
@@ -66,6 +66,7 @@ class Pipeline:
         unsubscribe_url: Callable[[str], str] | None,
         recorded: Callable[[], None],
         pacing: Pacing | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Take what it needs.
 
@@ -79,6 +80,7 @@ class Pipeline:
             unsubscribe_url: makes a message's one-click link; None where there is no public listener.
             recorded: is called when outcomes, and so perhaps events, have been committed.
             pacing: hands out turns at the providers that have a pace. None: none has.
+            clock: what deadlines are held against.
         """
         self._store = store
         self._judge = judge
@@ -89,6 +91,7 @@ class Pipeline:
         self._unsubscribe_url = unsubscribe_url
         self._recorded = recorded
         self._pacing = pacing
+        self._now = clock
         self._claim: Batcher[Lease, Next] = Batcher(self._claim_all, urgent=_is_urgent)
         self._settle: Batcher[Settlement, Next] = Batcher(
             self._settle_all, urgent=lambda settlement: _is_urgent(settlement.claimed.lease)
@@ -115,7 +118,7 @@ class Pipeline:
         """One call of one provider, and what became of it."""
         provider, way = claimed.step.provider, _way(claimed)
         self._health.began(way)
-        began, started = utc_now(), monotonic()
+        began, started = self._now(), asyncio.get_running_loop().time()
         task = asyncio.current_task()
         assert task  # noqa: S101 - a coroutine runs in one
         self._calling.add(task)
@@ -127,20 +130,20 @@ class Pipeline:
         except ProviderError as error:
             outcome = failed(error)
         except asyncio.CancelledError:
-            self._health.ended(way, bug(), began, utc_now(), claimed.attempt.message)
+            self._health.ended(way, bug(), began, self._now(), claimed.attempt.message)
             raise
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
         finally:
             self._calling.discard(task)
-        now = utc_now()
+        now = self._now()
         self._health.ended(way, outcome, began, now, claimed.attempt.message)
-        self._metrics.attempted(claimed, outcome, monotonic() - started, now)
+        self._metrics.attempted(claimed, outcome, asyncio.get_running_loop().time() - started, now)
         return outcome
 
     def _refused(self, way: Way, began: datetime) -> None:
-        self._health.refused(way, began, utc_now())
+        self._health.refused(way, began, self._now())
 
     async def _send(self, provider: Provider, dispatch: Dispatch, refused: Callable[[], None]) -> str:
         """Again at once, for seconds, but only what certainly was not sent and before its deadline.
@@ -150,7 +153,7 @@ class Pipeline:
         try:
             return await provider.send(dispatch)
         except (Unavailable, Throttled) as error:
-            left = (dispatch.deadline - utc_now()).total_seconds()
+            left = (dispatch.deadline - self._now()).total_seconds()
             wait = _pause(error)
             if wait is None or left <= wait:
                 raise
@@ -158,7 +161,7 @@ class Pipeline:
                 refused()
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_attempt(2) | stop_before_delay(min(left, 2)),
+            stop=stop_after_attempt(2) | _Past(min(left, 2)),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
             before_sleep=lambda _: refused(),
@@ -225,7 +228,7 @@ class Pipeline:
     async def _claim_all(self, leases: Sequence[Lease]) -> list[Next]:
         ids = [new_id() for _ in leases]
         messages = [lease.message for lease in leases]
-        health = self._health.snapshot(utc_now(), messages)
+        health = self._health.snapshot(self._now(), messages)
         answers: list[Next] = []
         try:
             answers = await self._decided(
@@ -252,12 +255,12 @@ class Pipeline:
         tried = {id_: {*one.claimed.tried, one.claimed.step.provider} for id_, one in going.items()}
         async for turn in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_attempt(_REPEATED) | stop_after_delay(_REMEMBERED),
+            stop=stop_after_attempt(_REPEATED) | _Past(_REMEMBERED),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         ):
             with turn:
-                health = self._health.snapshot(utc_now())
+                health = self._health.snapshot(self._now())
                 answers = await self._decided(
                     leases, messages, tried, health, lambda judge: self._store.settle(settlements, judge)
                 )
@@ -344,6 +347,17 @@ _REMEMBERED = 600.0
 """Seconds that an outcome is kept for a store that does not answer."""
 _REPEATED = 1000
 """Times that such a store is asked; as many as fit into those seconds, and a bound should the clock stand."""
+
+
+class _Past(stop_base):
+    """Stops where the next try would come later than that; by the event loop's clock, as all waits are."""
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._until = self._clock() + seconds
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._clock() + retry_state.upcoming_sleep >= self._until
 
 
 def _say_attempt(settlement: Settlement) -> None:

@@ -214,7 +214,13 @@ class Sharing:
     """Tells the other workers, hears them, and says what has changed."""
 
     def __init__(
-        self, store: Store, health: ProviderHealth, worker: str, judge: Callable[[], Judge], metrics: Metrics
+        self,
+        store: Store,
+        health: ProviderHealth,
+        worker: str,
+        judge: Callable[[], Judge],
+        metrics: Metrics,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Take what it needs.
 
@@ -224,12 +230,14 @@ class Sharing:
             worker: this one's name.
             judge: the one in force at the moment, for its routes.
             metrics: hears how providers fare.
+            clock: that by which this worker's attempts are timed.
         """
         self._store = store
         self._health = health
         self._worker = worker
         self._judge = judge
         self._metrics = metrics
+        self._now = clock
         self._wake = asyncio.Event()
         self._said: object = None
         self._said_at: datetime | None = None
@@ -240,7 +248,7 @@ class Sharing:
     async def run(self) -> NoReturn:
         """Once a second, and at once when there is news; without a store each worker goes by what it sees itself."""
         while True:
-            await self.once(utc_now())
+            await self.once(self._now())
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY):
                     await self._wake.wait()

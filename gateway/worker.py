@@ -20,6 +20,7 @@ from providers import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
 
     from gateway.decide import Judge
     from gateway.metrics import Metrics
@@ -67,6 +68,7 @@ class Worker:
         in_flight: Mapping[Priority, int],
         metrics: Metrics,
         pacing: Pacing | None = None,
+        clock: Callable[[], datetime] = utc_now,
         *,
         only: bool = False,
     ) -> None:
@@ -80,6 +82,7 @@ class Worker:
             in_flight: how many of a priority may be worked on at once, per channel.
             metrics: hears what is in flight.
             pacing: how many have a turn at providers that have a pace. None: none has.
+            clock: by which providers are judged.
             only: whether no other worker can be at this store.
         """
         self._store = store
@@ -90,6 +93,7 @@ class Worker:
         self._metrics = metrics
         self._pacing = pacing
         self._only = only
+        self._now = clock
         # Channels that have no route any more too: what waits there falls through, or ends.
         self._pairs = [(priority, channel) for priority in Priority for channel in Channel]
         self._busy: Counter[Pair] = Counter()
@@ -273,7 +277,7 @@ class Worker:
         return self._pacing.room(channel, self._judge().routes.get(channel, ()), self._health)
 
     def _places(self, channel: Channel) -> int:
-        return self._health.places(channel, self._judge().routes.get(channel, Route()), utc_now())
+        return self._health.places(channel, self._judge().routes.get(channel, Route()), self._now())
 
     def _room(self, pair: Pair) -> int:
         """How many more of a priority and channel may be started; none rather than few while others are in flight."""

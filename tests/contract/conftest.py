@@ -15,6 +15,7 @@ from gateway.store.migrate import migrate
 from gateway.store.schema import metadata
 from tests.contract.cases import NOW, Case
 from tests.contract.world import World
+from tests.simulation.store import create, template
 from tests.vendors.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -103,9 +104,17 @@ def postgres_store(postgres: PostgreSQL) -> str:
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database with its tables, for the store of the simulation."""
+    return template(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(params=["sqlite", "postgres", "simulated"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database with its tables: what a transaction promises, it promises on both."""
+    """An empty database with its tables: what a transaction promises, it promises on both, and in a simulation."""
+    if request.param == "simulated":
+        return create(request.getfixturevalue("tables"))
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_store")
         return url

@@ -18,12 +18,14 @@ from gateway.message import Message, MessageState, Priority, canonical_hash, mic
 from gateway.outcome import Outcome, accepted
 from gateway.store import Claimed, NewMessage, Settlement, Store, engine_of
 from providers import Channel, Receipt, ReceiptStatus
+from tests.simulation.store import MEMORY, simulated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.message import AttemptState
     from gateway.store import Lease, MessageView, Next, PersonView
+    from gateway.store.engine import Engine
     from ratelimit import Contact
 
 CONFIG = """
@@ -60,7 +62,7 @@ class World:
         """``rules``: see ``ruled``."""
         self.now = NOON
         self.url = url
-        self.engine = engine_of(url, lambda: microseconds(self.now), server_clock=False)
+        self.engine = _engine(url, lambda: microseconds(self.now))
         self.store = Store(self.engine)
         config = parse(CONFIG, {}, base=Path())
         self.judge = Judge(
@@ -206,6 +208,10 @@ class World:
                     sent.append(step.lease.message.id)
             self.pass_time(seconds=1) if steps else self.pass_time(minutes=10)
         return sent
+
+
+def _engine(url: str, clock: Callable[[], int]) -> Engine:
+    return simulated(url, clock) if url.startswith(MEMORY) else engine_of(url, clock, server_clock=False)
 
 
 def outcome(state: AttemptState) -> Outcome:

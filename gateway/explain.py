@@ -13,6 +13,7 @@ from gateway.decide import Attempting, Deferred, Ended, fingerprint
 from gateway.forecast import explained
 from gateway.message import AttemptState, MessageState, addresses, rfc3339
 from gateway.rulings import not_before, why_json
+from gateway.unknown import Again, resolution, sharing
 from gateway.whereabouts import whereabouts
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ def _next(step: Step, asked: Sequence[Explained], at: datetime) -> str | None:
 
 
 def _asked(facts: Facts, judge: Judge) -> tuple[Explained, ...]:
+    again = resolution(facts, judge.policy, judge.recourses, judge.span)
+    facts = sharing(facts) if isinstance(again, Again) and again.keyed else facts
     known = facts.message.category in judge.policy.categories
     return explained(facts, judge.policy, judge.routes, judge.span) if known else ()
 

@@ -202,9 +202,9 @@ TEXT, UNSURE = message(channels=(Channel.SMS,)), attempt(AttemptState.UNKNOWN, e
             facts(message=TEXT, attempts=[attempt(AttemptState.REJECTED, error=None)]),
             Ended(MessageState.FAILED, "unknown"),
         ),
-        (facts(message=TEXT, attempts=[UNSURE]), Ended(MessageState.UNKNOWN, "unknown")),
+        (facts(message=TEXT, attempts=[UNSURE]), Ended(MessageState.UNKNOWN, "unconfirmed")),
         (
-            facts(message=message(category="receipt"), attempts=[UNSURE], person=person([OptOut()])),
+            facts(message=message(category="receipt"), attempts=[UNSURE], person=person([OptOut()]), now=NOON + HOUR),
             Ended(MessageState.UNKNOWN, "unconfirmed"),
         ),
     ],

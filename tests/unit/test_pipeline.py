@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time_ns
@@ -22,6 +23,7 @@ from gateway.outcome import failed
 from gateway.pacing import Pacing
 from gateway.pipeline import Batcher, Pipeline
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
+from gateway.unknown import Recourse
 from gateway.watch import ProviderHealth
 from providers import (
     Channel,
@@ -190,6 +192,9 @@ policy:
 """
 
 
+MICROSECOND = timedelta(microseconds=1)
+
+
 class Vendor:
     """A provider that answers as it is told: a reference, or whatever it is to raise; the last answer goes on."""
 
@@ -258,7 +263,9 @@ class Gateway:
     """A pipeline between a real store and vendors made up for a test."""
 
     def __init__(self, database: Path) -> None:
-        self.engine = Shaky(engine_of(f"sqlite:///{database}", lambda: time_ns() // 1000))
+        self.later = timedelta(0)
+        """By how much the database's clock is ahead."""
+        self.engine = Shaky(engine_of(f"sqlite:///{database}", lambda: time_ns() // 1000 + self.later // MICROSECOND))
         self.store = Store(self.engine)
         self.config = parse(CONFIG, {}, base=Path())
         self.span = timedelta(seconds=10)
@@ -349,6 +356,28 @@ async def gateway(empty: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
     await gateway.store.open()
     yield gateway
     await gateway.store.close()
+
+
+async def test_a_repeat_by_its_key_is_the_same_request_and_a_deliberate_one_another(gateway: Gateway) -> None:
+    vendor = Vendor(Unconfirmed("timeout"), Unconfirmed("timeout"), "SM1")
+    keyed = {"one": Recourse(keyed=timedelta(minutes=5))}
+    pipeline = gateway.between(
+        vendor, public="https://m.example.com", judge=lambda: replace(gateway.judge(), recourses=keyed)
+    )
+    lease = await gateway.leased("receipt")
+    await pipeline.deliver(lease)
+    for later in (timedelta(minutes=1), timedelta(hours=25)):
+        gateway.later = later
+        (again,), _ = await gateway.store.lease([(Priority.NORMAL, Channel.SMS, 1)], timedelta(seconds=30))
+        await pipeline.deliver(again)
+    first, second, third = vendor.taken
+    same = ("attempt", "message", "key", "address", "content", "callback_url", "unsubscribe_url", "locale")
+    assert [getattr(second, name) for name in same] == [getattr(first, name) for name in same]
+    assert (first.key, third.key) == (lease.message.id, f"{lease.message.id}-2")
+    assert third.attempt != first.attempt
+    assert third.attempt in (third.callback_url or "")
+    assert (await gateway.became(lease))[0] is MessageState.SENT
+    assert await gateway.contacts(lease) == 2
 
 
 async def test_what_is_accepted_is_sent_once_with_all_that_the_vendor_needs(gateway: Gateway) -> None:

@@ -170,6 +170,7 @@ class App:
                 self.intake.accept_profiles,
                 self._publisher,
                 topology,
+                witness=self.intake,
                 prefetch=config.broker.prefetch,
             )
             await self._consumer.start()
@@ -307,6 +308,7 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
+            self._relay_wake.clear()  # first: without a broker nothing below waits but for this
             busy = False
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):

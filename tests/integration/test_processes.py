@@ -223,19 +223,6 @@ async def test_a_broker_that_refuses_the_login_is_named_and_the_password_is_not(
     assert "hunter2" not in gateway.text
 
 
-async def test_without_its_broker_a_gateway_goes_on_with_what_comes_over_http(tmp_path: Path) -> None:
-    file, port = written(tmp_path, broker=f"amqp://127.0.0.1:{free_port()}/")
-    with served(tmp_path, file) as gateway:
-        await wait_until(lambda: "gateway.started" in gateway.text, 60)
-        lines = "\n".join(json.dumps({"id": str(number), **REQUEST, **CONTENT}) for number in range(2))
-        assert decorum("send", "-", "--url", f"http://127.0.0.1:{port}", stdin=lines).returncode == 0
-        await wait_until(lambda: get(port, "/v1/messages?source=local&id=0")[1].get("state") == "sent", 20)
-        status, body = get(port, "/readyz")
-        assert (status, body["parts"]["worker"]) == (503, "ok")
-        gateway.signal(signal.SIGTERM)
-        assert gateway.wait(30) == 0
-
-
 async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     file, port = written(tmp_path)
     with served(tmp_path, file) as gateway:

@@ -179,6 +179,7 @@ class App:
                 self.intake.accept_profiles,
                 self._publisher,
                 topology,
+                witness=self.intake,
                 prefetch=config.broker.prefetch,
                 shut=self._shut,
             )
@@ -361,6 +362,7 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
+            self._relay_wake.clear()  # first: without a broker nothing below waits but for this
             busy = False
             self._relay_wake.clear()  # or who may not publish now would ask again for ever, without a pause
             try:

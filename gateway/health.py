@@ -73,6 +73,10 @@ class State(StrEnum):
     """Where nothing else is left."""
 
 
+_ABOUT_US = (BUG, "unavailable:deadline")
+"""Errors that say nothing of the provider: our mistake, or that we came too late to write, as after a pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a call says of its provider."""
@@ -84,8 +88,11 @@ class Result:
 
 def result_of(outcome: Outcome, began: datetime, ended: datetime) -> Result | None:
     """What an outcome says of the provider; None: nothing, for it is about the message, the address, the pace or us."""
-    about_us = outcome.error == BUG
-    if about_us or outcome.throttled or outcome.state in (AttemptState.REJECTED, AttemptState.UNREACHABLE):
+    if (
+        outcome.error in _ABOUT_US
+        or outcome.throttled
+        or outcome.state in (AttemptState.REJECTED, AttemptState.UNREACHABLE)
+    ):
         return None
     return Result(began, outcome.failing or outcome.state is AttemptState.UNKNOWN, ended - began > SLOW)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,6 +195,18 @@ class Intake:
         for item, answer in zip(items, settled, strict=True):
             self._metrics.received(item.via, answer)
         return settled
+
+    async def begin(self, body: bytes) -> int:
+        """Note that one is handled alone that was delivered before; how often it was so begun and not finished.
+
+        Raises:
+            StoreUnavailable: nothing was noted.
+        """
+        return await self._store.begin_doubtful(hashlib.sha256(body).hexdigest())
+
+    async def end(self, body: bytes) -> None:
+        """Forget that."""
+        await self._store.end_doubtful(hashlib.sha256(body).hexdigest())
 
     async def accept_profiles(self, bodies: Sequence[bytes]) -> list[tuple[Fault, ...]]:
         """Replace what is known of persons; for each body its faults, none if it was taken.

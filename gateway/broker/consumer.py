@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, assert_never
 
-from gateway.broker.lane import Lane, Refused
+from gateway.broker.lane import Lane, Refused, Witness
 from gateway.broker.link import Link, Lost, within
 from gateway.broker.topology import Topology
 from gateway.intake import Accepted, Answer, Conflict, Fault, Incoming, Malformed
@@ -41,6 +41,7 @@ class Consumer:
         accept_profiles: The same for profiles: ``{"user": …, …}``.
         publisher: Parks what was refused. Its connection is another one, and started by its owner.
         topology: The names.
+        witness: Remembers what killed a process that handled it. None: nobody does.
         prefetch: Deliveries held at most, per queue.
         pause: Seconds between two attempts, to connect or to accept, at least and at most.
         seconds: Limit of every call.
@@ -58,6 +59,7 @@ class Consumer:
         publisher: Publisher,
         topology: Topology | None = None,
         *,
+        witness: Witness | None = None,
         prefetch: int = 500,
         pause: tuple[float, float] = (1.0, 5.0),
         seconds: float = 10.0,
@@ -76,8 +78,10 @@ class Consumer:
         self._seconds = seconds
         self._every = watch
         self._shut = shut
-        self._lanes = [Lane(self._topology.queue(priority), requests, publisher, pause) for priority in Priority]
-        self._lanes.append(Lane(self._topology.profiles, profiles, publisher, pause))
+        self._lanes = [
+            Lane(self._topology.queue(priority), requests, publisher, pause, witness) for priority in Priority
+        ]
+        self._lanes.append(Lane(self._topology.profiles, profiles, publisher, pause, witness))
         self._link = Link(url, "decorum consumer", self._session, pause, seconds)
         self._work: list[asyncio.Task[None]] = []
         self._stopping = False

@@ -116,6 +116,14 @@ class Store:
         """Keep input that nobody can deliver."""
         await self._engine.write(lambda: intake.park(inputs))
 
+    async def begin_doubtful(self, body: str) -> int:
+        """How often input, named by its hash, was begun with and not finished, this time included."""
+        return await self._engine.write(lambda: intake.begin_doubtful(body))
+
+    async def end_doubtful(self, body: str) -> None:
+        """Input is finished."""
+        await self._engine.write(lambda: intake.end_doubtful(body))
+
     async def introduce(self, person: str) -> None:
         """Let a person be known of whom nothing is known."""
         await self._engine.write(lambda: intake.introduce(person))

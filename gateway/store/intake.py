@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gateway.message import Message, Profile
 
 EMPTY_PROFILE = "{}"
+_FORGOTTEN = 24 * 3600 * 1_000_000
+"""Microseconds after which it says nothing any more that a process died of some input."""
 _INTRODUCE = "insert into profiles (person, profile, updated_at) values ($1, $2, $3) on conflict do nothing"
 
 
@@ -176,3 +178,24 @@ def put_profiles(profiles: Sequence[tuple[str, Profile]]) -> Operation[None]:
         ],
     )
     yield Run(WAKE, [(person, now) for person in people])
+
+
+def begin_doubtful(body: str) -> Operation[int]:
+    """Note that input is begun with which was delivered before; how often it was, and not finished.
+
+    Args:
+        body: its hash.
+    """
+    now: int = yield Now()
+    found = yield Fetch(
+        "insert into doubtful (hash, begun, begun_at) values ($1, 1, $2)"
+        " on conflict (hash) do update set begun_at = excluded.begun_at,"
+        " begun = case when doubtful.begun_at < $3 then 1 else doubtful.begun + 1 end returning begun",
+        (body, now, now - _FORGOTTEN),
+    )
+    return found[0][0]  # type: ignore[no-any-return]
+
+
+def end_doubtful(body: str) -> Operation[None]:
+    """It is finished."""
+    yield Run("delete from doubtful where hash = $1", [(body,)])

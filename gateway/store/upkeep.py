@@ -266,6 +266,7 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
         " and used_at < $2 returning 1",
         (limit, expired),
     )
+    yield Run("delete from doubtful where begun_at < $1", [(expired,)])
     parked = yield Fetch(
         "delete from parked where id in (select id from parked where id < $1 order by id limit $2) returning 1",
         (messages, limit),

@@ -11,8 +11,9 @@ import pytest
 
 from gateway.decide import Deferred, Ended
 from gateway.message import AttemptState, MessageState, Priority
+from gateway.outcome import failed
 from gateway.store import Claimed, Lost
-from providers import Channel
+from providers import Channel, Unavailable
 from tests.contract.world import ACCEPTED, TERM
 
 if TYPE_CHECKING:
@@ -287,6 +288,46 @@ async def test_the_same_holds_for_one_that_was_being_run_alone(world: World) -> 
 async def comes_through_late(world: World, lease: Lease) -> None:
     assert [type(step) for step in await world.claim(lease)] == [Lost]
     await world.store.give_back([lease], AT_ONCE)
+
+
+# ------------------------------------------------------------------------------------------------------------- fencing
+
+
+async def test_a_paused_worker_starts_nothing_more_once_its_lease_was_taken(world: World) -> None:
+    begun, leased = world.new("ann"), world.new("bob")
+    await world.accept(begun, leased)
+    paused = world.another()
+    leases = {lease.message.id: lease for lease in await paused.lease()}
+    (claimed,) = await paused.claim(leases[begun.message.id])
+    world.pass_time(minutes=1)
+    assert await world.lease() == []
+    for _ in leases:
+        lease = await suspect(world)
+        (step,) = await world.claim(lease)
+        if isinstance(step, Claimed):
+            await world.settle(step, ACCEPTED)
+    assert await world.states(begun, leased) == [MessageState.UNKNOWN, MessageState.SENT]
+    assert [type(step) for step in await paused.claim(*leases.values())] == [Lost, Lost]
+    refused = failed(Unavailable("deadline"))
+    assert await paused.settle(claimed, refused) == Lost(), "no next provider, no retry"
+    assert [len((await world.view(new)).attempts) for new in (begun, leased)] == [1, 1]
+
+
+@pytest.mark.parametrize("category", [NEVER_TWICE, ONCE_MORE])
+async def test_what_a_paused_worker_learnt_of_its_own_attempt_is_the_truth(world: World, category: str) -> None:
+    new = world.new("ann", category)
+    await world.accept(new)
+    paused = world.another()
+    (claimed,) = await paused.due()
+    world.pass_time(minutes=1)
+    assert await world.lease() == []
+    await world.claim(await suspect(world))
+    await paused.settle(claimed, ACCEPTED)
+    assert await world.state(new) is MessageState.SENT
+    world.pass_time(minutes=5)
+    assert await world.lease() == []
+    assert (await find(world)).lease is None, "nothing is repeated that arrived"
+    assert [attempt.state for attempt in (await world.view(new)).attempts] == [AttemptState.ACCEPTED]
 
 
 # ------------------------------------------------------------------------------------------------------------ in a line

@@ -1,4 +1,4 @@
-"""A message that kills the process that works on it: is it set aside, and does nobody else notice for long?"""
+"""What kills the process that works on it, or that reads it: is it set aside, and does nobody else notice for long?"""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
 
-from tests.integration.poisoned import POISON
+from tests.integration.poisoned import DEADLY_INPUT, POISON
+from tests.integration.test_broker import NORMAL, left, parked
 from tests.integration.test_processes import get, written
 from tests.servers import Child, spawn, wait_until
 
@@ -52,8 +54,8 @@ def request(number: int, text: str = "hello") -> dict[str, Any]:
     }
 
 
-def told(port: int, number: int) -> dict[str, Any]:
-    found: dict[str, Any] = get(port, f"/v1/messages?source=local&id={number}")[1]
+def told(port: int, number: int | str, source: str = "local") -> dict[str, Any]:
+    found: dict[str, Any] = get(port, f"/v1/messages?source={source}&id={number}")[1]
     return found
 
 
@@ -71,7 +73,7 @@ async def test_a_message_that_kills_each_process_that_decides_it_is_parked_and_a
             def over(gateway: Child = gateway) -> bool:
                 return not gateway.running or told(port, poison).get("state") == "parked"
 
-            await wait_until(lambda: over() or get(port, "/readyz")[0] == 200, 60)
+            await wait_until(lambda over=over: over() or get(port, "/readyz")[0] == 200, 60)
             if crashes == 0:
                 assert post(port, [*map(request, good), request(poison, POISON)]) or not gateway.running
             elif not answered:
@@ -106,3 +108,90 @@ async def settled(folder: Path, port: int, poison: int, others: list[int]) -> No
     why = told(port, poison)
     assert (why["state"], why["reason"]) == ("parked", "poison")
     assert "died 3 times" in why["decisions"][-1]["why"][0]["why"]
+
+
+@pytest.mark.timeout(300)
+async def test_input_that_kills_each_process_that_reads_it_is_parked_and_no_other(
+    tmp_path: Path, amqp_url: str
+) -> None:
+    file, port = written(tmp_path, broker=amqp_url)
+    with served(tmp_path, file) as gateway:
+        await wait_until(lambda: get(port, "/readyz")[0] == 200, 60)  # the queues are there
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
+    good = [{**request(number), "source": "tests"} for number in range(2 * GOOD)]
+    deadly = {**request(2 * GOOD, DEADLY_INPUT), "source": "tests"}
+    await publish(amqp_url, [*good[:GOOD], deadly, *good[GOOD:]])
+    crashes = 0
+    while True:
+        with served(tmp_path, file) as gateway:
+
+            def over(gateway: Child = gateway) -> bool:
+                return not gateway.running or "broker.parked" in gateway.text
+
+            await wait_until(over, 90)
+            if gateway.running:
+                await wait_until(lambda: told(port, 2 * GOOD - 1, "tests").get("state") == "sent", 60)
+                gateway.signal(signal.SIGTERM)
+                assert gateway.wait(30) == 0
+                break
+        crashes += 1
+        assert crashes <= MOST_CRASHES, gateway.text[-3000:]
+    assert crashes == 4, "once in company, and three times alone"
+    assert await left(amqp_url, NORMAL) == 0
+    (found,) = await parked(amqp_url, 1)
+    assert json.loads(found.body) == deadly
+    assert found.headers["x-decorum-reason"] == "poison"
+    with closing(sqlite3.connect(tmp_path / "decorum.db")) as database:
+        accepted = database.execute("select request from messages").fetchall()
+        assert {number for (number,) in accepted} == {one["id"] for one in good}
+        assert database.execute("select count(*) from doubtful").fetchone() == (0,)
+
+
+async def publish(url: str, requests: list[dict[str, Any]]) -> None:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for one in requests:
+            await channel.default_exchange.publish(aio_pika.Message(json.dumps(one).encode()), NORMAL)
+
+
+DEEP = '{"a":' * 5000 + "1" + "}" * 5000
+BAD: dict[str, bytes] = {
+    "no JSON": b"{",
+    "empty": b"",
+    "NUL": b"\x00\x00\x00",
+    "NUL inside": json.dumps({**request(1), "user": "a\x00b"}).encode(),
+    "half a character": json.dumps({**request(2), "user": "a\ud800b"}).encode(),
+    "not UTF-8": b'{"id": "\xff\xfe"}',
+    "deep": DEEP.encode(),
+    "deep lists": b"[" * 100_000,
+    "2 MB": json.dumps({**request(3), "source": "tests", "padding": "x" * 2_000_000}).encode(),
+    "another version": json.dumps({**request(4), "source": "tests", "version": 99}).encode(),
+    "wrong types": json.dumps({**request(5), "source": "tests", "user": ["a"], "content": 7}).encode(),
+    "a huge number": b'{"id": 1' + b"0" * 5000 + b"}",
+    "a list": b"[]",
+    "null": b"null",
+}
+
+
+async def test_bad_input_among_good_is_parked_at_its_first_delivery_and_the_good_arrives(
+    tmp_path: Path, amqp_url: str
+) -> None:
+    file, port = written(tmp_path, broker=amqp_url)
+    with served(tmp_path, file) as gateway:
+        await wait_until(lambda: get(port, "/readyz")[0] == 200, 60)
+        good = [{**request(number), "source": "tests"} for number in range(100, 100 + GOOD)]
+        async with await aio_pika.connect(amqp_url) as connection:
+            channel = await connection.channel()
+            for number, one in enumerate(good):
+                await channel.default_exchange.publish(aio_pika.Message(json.dumps(one).encode()), NORMAL)
+                for bad in list(BAD.values())[number::GOOD]:
+                    await channel.default_exchange.publish(aio_pika.Message(bad), NORMAL)
+        for one in good:
+            await wait_until(lambda one=one: told(port, one["id"], "tests").get("state") == "sent", 30)
+        found = await parked(amqp_url, len(BAD))
+        assert {message.body for message in found} == set(BAD.values())
+        assert {message.headers["x-decorum-reason"] for message in found} == {"malformed"}
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
+    assert "bug" not in gateway.text

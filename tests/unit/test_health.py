@@ -81,6 +81,7 @@ class Way:
 # ----------------------------------------------------------------------------------------------------- what a call says
 
 ABOUT_OTHERS = [failed(kind("c")) for kind in (Rejected, Unreachable, Throttled)] + [bug()]
+ABOUT_OTHERS.append(failed(Unavailable("deadline")))
 
 
 @pytest.mark.parametrize("outcome", ABOUT_OTHERS)

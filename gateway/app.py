@@ -134,6 +134,8 @@ class App:
             Unusable: it cannot work, however long one waits.
         """
         config = self.config
+        if os.environ.get("AIOHTTP_NO_EXTENSIONS"):
+            raise Unusable("AIOHTTP_NO_EXTENSIONS is set: HTTP would be parsed by code known to be smuggled past")
         self.private_port = await self._listen(
             private_app(
                 store=self.store,

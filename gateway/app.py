@@ -349,6 +349,7 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
+            self._relay_wake.clear()  # or this would turn for ever, with nothing awaited, while there is no broker
             busy = False
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):

@@ -153,7 +153,7 @@ async def test_a_frozen_database_is_said_and_nobody_hangs_and_all_goes_on_when_i
         await wait_until(lambda: ready(port), START)
         own_postgres.pause()
         await wait_until(lambda: parts(port).get("store") not in ("ok", None), 15)
-        await published(own_rabbitmq.url, *(request(number, source="amqp") for number in range(20)))
+        await published(own_rabbitmq.url, *(request(number, source="amqp") for number in range(100, 120)))
         answers = await asyncio.gather(*(posted(port, request(number)) for number in range(20)))
         assert {status for status, _ in answers} == {503}
         assert max(seconds for _, seconds in answers) < 6.5
@@ -164,7 +164,7 @@ async def test_a_frozen_database_is_said_and_nobody_hangs_and_all_goes_on_when_i
         await wait_until(lambda: post(port, request(1))[0] in (200, 202), 10)
         assert time.monotonic() - thawed < 5
         await back(port)
-        await wait_until(lambda: sent(port, *range(20), source="amqp"), 20)
+        await wait_until(lambda: sent(port, *range(100, 120), source="amqp"), 20)
         gateway.signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
     assert "broker.parked" not in gateway.text

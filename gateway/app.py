@@ -133,6 +133,8 @@ class App:
             Unusable: it cannot work, however long one waits.
         """
         config = self.config
+        if os.environ.get("AIOHTTP_NO_EXTENSIONS"):
+            raise Unusable("AIOHTTP_NO_EXTENSIONS is set: HTTP would be parsed by code known to be smuggled past")
         self.private_port = await self._listen(
             private_app(
                 store=self.store,
@@ -362,9 +364,8 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
-            self._relay_wake.clear()  # first: without a broker nothing below waits but for this
+            self._relay_wake.clear()  # or this would turn for ever, with nothing awaited, while there is no broker
             busy = False
-            self._relay_wake.clear()  # or who may not publish now would ask again for ever, without a pause
             try:
                 if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
                     busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)

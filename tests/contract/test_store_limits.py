@@ -216,3 +216,13 @@ async def test_an_endless_question_is_cut_off_and_the_next_is_answered(file: tup
     assert isinstance(answer, StoreUnavailable)
     assert seconds < BUDGET + 0.5
     assert await engine.read(names) == []
+
+
+async def test_a_commit_of_sqlite_is_on_the_disk_when_it_is_answered(file: tuple[Path, SQLite]) -> None:
+    def pragmas() -> Operation[list[object]]:
+        journal = yield Fetch("pragma journal_mode")
+        synchronous = yield Fetch("pragma synchronous")
+        return [journal[0][0], synchronous[0][0]]
+
+    _, engine = file
+    assert await engine.write(pragmas) == ["wal", 2], "2 is FULL: with NORMAL a power cut loses the last commits"

@@ -107,8 +107,8 @@ class Pipeline:
         provider, way = claimed.step.provider, _way(claimed)
         if self._pacing:
             await self._pacing.turn(claimed.attempt.message, provider)
-        self._health.began(way)
         began, started = utc_now(), monotonic()
+        self._health.began(way, claimed.attempt.message, began)
         try:
             refused = partial(self._refused, way, began)
             outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed), refused))

@@ -39,7 +39,9 @@ FAILING: Final = 0.5
 TOO_SLOW: Final = 0.8
 """Share of slow calls at which a way opens."""
 SLOW: Final = timedelta(seconds=5)
-"""A call that takes longer is slow, whatever comes of it."""
+"""A call that takes longer is slow, whatever comes of it; it counts as soon as it has taken so long."""
+SLOW_IN_A_ROW: Final = 20
+"""Slow calls with no quick success between them after which a way opens, however well it did in the minute before."""
 
 CUT: Final = 10.0
 """Points, of a hundred, that are taken off at a time, and come back in a minute; GOV.UK Notify's step too."""
@@ -84,6 +86,10 @@ class Result:
     began: datetime
     failed: bool
     slow: bool = False
+    open: bool = False
+    """It has not ended: whether it will succeed is not known."""
+    counted: bool = False
+    """It has ended, and was counted as slow before."""
 
 
 def result_of(outcome: Outcome, began: datetime, ended: datetime) -> Result | None:
@@ -160,6 +166,7 @@ class Vitals:
         self._seconds: deque[list[int]] = deque()
         self._run = 0
         self._run_began: datetime | None = None
+        self._slow_run = 0
         self._succeeded: datetime | None = None
         self._failed: datetime | None = None
         self._mark = ""
@@ -262,6 +269,12 @@ class Vitals:
     # --------------------------------------------------------------------------------------------------------- counting
 
     def _note(self, result: Result, now: datetime) -> None:
+        if result.slow:
+            self._slow_run += not result.counted
+        elif not result.failed:
+            self._slow_run = 0
+        if result.open:
+            return
         if not result.failed:
             self._run, self._run_began, self._succeeded = 0, None, now
             return
@@ -275,9 +288,9 @@ class Vitals:
             self._forget(now)
             self._seconds.append([second, 0, 0, 0])
         last = self._seconds[-1]
-        last[1] += 1
+        last[1] += not result.counted
         last[2] += result.failed
-        last[3] += result.slow
+        last[3] += result.slow and not result.counted
 
     def _forget(self, now: datetime) -> None:
         first = int((now - WINDOW).timestamp())
@@ -306,7 +319,8 @@ class Vitals:
         slow = sum(view.slow for view in views)
         run = max(self._run, _in_a_row(views, now))
         many = calls >= ENOUGH
-        if run >= IN_A_ROW or (many and (failed >= FAILING * calls or slow >= TOO_SLOW * calls)):
+        in_a_row = run >= IN_A_ROW or self._slow_run >= SLOW_IN_A_ROW
+        if in_a_row or (many and (failed >= FAILING * calls or slow >= TOO_SLOW * calls)):
             self.evidence = Report(calls, failed, slow, run)
             self._open(now)
         elif many and (failed >= CUT_FAILED * calls or slow >= CUT_SLOW * calls) and self._may_cut(now):
@@ -353,7 +367,7 @@ class Vitals:
     def _begin_anew(self) -> None:
         """What was counted before it opened or closed says nothing of it now."""
         self._seconds.clear()
-        self._run, self._run_began, self._proved = 0, None, 0
+        self._run, self._run_began, self._slow_run, self._proved = 0, None, 0, 0
 
 
 def _in_a_row(views: Sequence[Report], now: datetime) -> int:

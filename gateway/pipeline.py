@@ -117,8 +117,8 @@ class Pipeline:
     async def _attempt(self, claimed: Claimed) -> Outcome:
         """One call of one provider, and what became of it."""
         provider, way = claimed.step.provider, _way(claimed)
-        self._health.began(way)
         began, started = self._now(), asyncio.get_running_loop().time()
+        self._health.began(way, claimed.attempt.message, began)
         task = asyncio.current_task()
         assert task  # noqa: S101 - a coroutine runs in one
         self._calling.add(task)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import orjson
 import structlog
 
-from gateway.health import Report, Result, State, Vitals, read, result_of, written
+from gateway.health import SLOW, Report, Result, State, Vitals, read, result_of, written
 from gateway.intake import utc_now
 from gateway.routing import Health, weight
 from gateway.store import StoreUnavailable
@@ -42,6 +42,8 @@ _AT_LEAST: Final = timedelta(seconds=5)
 """A worker that has nothing new to say says so as often as this."""
 HEEDED: Final = timedelta(seconds=15)
 """A worker that has not been heard of for so long is gone."""
+_SLEPT: Final = timedelta(seconds=2)
+"""Without a look at the calls under way for so long, this process or its machine stood still."""
 _AT_MOST: Final = 0.2
 """Seconds until news is told, so that what comes thick is told together."""
 
@@ -71,6 +73,11 @@ class ProviderHealth:
         self._concurrency = concurrency
         self._worker = worker
         self._vitals: defaultdict[Way, Vitals] = defaultdict(lambda: Vitals(worker))
+        self._calls: defaultdict[Way, dict[str, datetime]] = defaultdict(dict)
+        """Messages of the calls under way that do not count yet, each with its beginning, the oldest first."""
+        self._looked: datetime | None = None
+        self._awake: datetime | None = None
+        """Since when this process has looked at them without a break."""
         self._paused: dict[str, datetime] = {}
         self._paused_elsewhere: dict[str, datetime] = {}
         """Kept apart, and not told on: what goes round would grow with every delay on its way."""
@@ -84,6 +91,7 @@ class ProviderHealth:
 
     def snapshot(self, now: datetime, messages: Sequence[Message] = ()) -> Health:
         """As a decision sees it. Of ``messages`` some may be let go as probes; say then which were, by ``spare``."""
+        self._look(now)
         self._paused = {name: until for name, until in self._paused.items() if until > now}
         failing = {way for way, vitals in self._vitals.items() if vitals.state(now) is not State.CLOSED}
         return Health(
@@ -122,9 +130,26 @@ class ProviderHealth:
 
     # --------------------------------------------------------------------------------------------------------- attempts
 
-    def began(self, way: Way) -> None:
+    def began(self, way: Way, message: str, now: datetime) -> None:
         """An attempt is under way."""
         self._under_way[way[1]] += 1
+        self._calls[way][message] = now
+
+    def _look(self, now: datetime) -> None:
+        """Count calls as slow that have taken too long already: a provider that hangs is known before they end.
+
+        Not so while this process itself has slept: then it is not known who did.
+        """
+        if self._looked is None or self._awake is None or now - self._looked > _SLEPT:
+            self._awake = now
+        self._looked = now
+        for way, calls in self._calls.items():
+            while calls:
+                message, began = next(iter(calls.items()))
+                if now - max(began, self._awake) <= SLOW:
+                    break
+                del calls[message]
+                self._record(way, Result(began, failed=False, slow=True, open=True), now)
 
     def ended(self, way: Way, outcome: Outcome, began: datetime, now: datetime, message: str = "") -> None:
         """An attempt came to its end."""
@@ -136,8 +161,9 @@ class ProviderHealth:
         if outcome.throttled:
             self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
             self.news()
+        known = self._calls[way].pop(message, None) is None
         if result := result_of(outcome, began, now):
-            self._record(way, result, now)
+            self._record(way, replace(result, counted=known and result.slow), now)
 
     def refused(self, way: Way, began: datetime, now: datetime) -> None:
         """A call of an attempt that goes on was not taken: what that says of the provider need not wait for its end."""

@@ -32,7 +32,7 @@ BEFORE = 4.0
 """Seconds without a fault, first."""
 AFTER = 6.0
 """Seconds at the end in which it is over."""
-_PAID = "select count(distinct message) from attempts where provider = 'a' and state <> 'accepted'"
+_PAID = "select count(distinct message) from attempts where provider = 'a' and state not in ('accepted', 'intent')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ async def run(
         finally:
             load.cancel()
         notes = await scene.handed_over("m-", published)
-        paid = await _paid(database)
         for gateway in scene.gateways:
             await gateway.drain()
+        paid = await _paid(database)
     found = times(notes)
     first = min(at for _, at, _ in found.values()) + before
     within = [took for _, at, took in found.values() if first <= at < first + seconds]

@@ -142,7 +142,7 @@ class Fleet:
         assert isinstance(name, str)
         way = Channel.SMS, name
         health.spare(known.probes, {(way, message.id)})
-        health.began(way)
+        health.began(way, message.id, now)
         outcome = DOWN if self.down and name == "one" else FINE
         if outcome is DOWN:
             self.paid.append(now)
@@ -239,7 +239,7 @@ async def test_a_worker_that_comes_later_need_not_find_out_for_itself(world: Wor
 async def test_a_vendor_that_says_to_slow_down_is_left_alone_by_all(world: World) -> None:
     fleet = Fleet(world, 3, 1, 0.02)
     told = failed(Throttled("429", retry_after=40 * SECOND))
-    fleet.healths[0].began(ONE)
+    fleet.healths[0].began(ONE, "", world.now)
     fleet.healths[0].ended(ONE, told, NOON, world.now)
     until = world.now + 40 * SECOND
     await fleet.run(2)

@@ -20,6 +20,7 @@ from gateway.health import (
     PROOF,
     SHORTEST,
     SLOW,
+    SLOW_IN_A_ROW,
     WINDOW,
     Report,
     Result,
@@ -420,3 +421,11 @@ def test_who_has_seen_nothing_itself_believes_who_has_the_latest_news(
         assert newcomer.state is latest.state or newcomer.vitals.mark == "z/1"
     else:
         assert newcomer.state is State.CLOSED or newcomer.vitals.mark == "z/1"  # by what all have seen together
+
+
+def test_it_opens_when_calls_are_slow_in_a_row_however_well_it_did_before() -> None:
+    way = Way().calls(*"." * 1000)
+    assert way.calls(*"s" * (SLOW_IN_A_ROW - 1)).state is State.CLOSED
+    assert way.calls("s").state is State.OPEN
+    again = Way().calls(*"." * 1000, *"s" * (SLOW_IN_A_ROW - 1), ".", *"s" * (SLOW_IN_A_ROW - 1))
+    assert again.state is State.CLOSED

@@ -317,7 +317,7 @@ async def test_of_those_that_fail_no_turns_are_waited_for_while_another_can_be_a
     assert desk.room("text", "other") == 5
     for _ in range(5):
         way, at = (Channel.SMS, "text"), utc_now()
-        desk.health.began(way)
+        desk.health.began(way, "", at)
         desk.health.ended(way, failed(Unavailable("refused")), at, at)
     assert desk.room("text", "other") == 1
     assert desk.room("text", "free") is None

@@ -591,7 +591,7 @@ SMS_ONE = (Channel.SMS, "one")
 def opened(gateway: Gateway, ago: timedelta) -> None:
     at = datetime.now(UTC) - ago
     for _ in range(5):
-        gateway.health.began(SMS_ONE)
+        gateway.health.began(SMS_ONE, "", at)
         gateway.health.ended(SMS_ONE, failed(Unavailable("refused")), at, at)
 
 

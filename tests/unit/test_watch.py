@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.config import Route
-from gateway.health import IN_A_ROW, PROBES, PROOF, SHORTEST, SLOW, State
+from gateway.health import IN_A_ROW, PROBES, PROOF, SHORTEST, SLOW, SLOW_IN_A_ROW, State
 from gateway.message import Priority
 from gateway.metrics import Metrics
 from gateway.outcome import accepted, bug, failed
@@ -46,7 +46,7 @@ def health(**concurrency: int) -> ProviderHealth:
 
 def ended(known: ProviderHealth, *outcomes: Outcome, at: datetime = NOON, takes: timedelta = SECOND / 100) -> None:
     for outcome in outcomes:
-        known.began(ONE)
+        known.began(ONE, "", at - takes)
         known.ended(ONE, outcome, at - takes, at)
 
 
@@ -117,13 +117,51 @@ def test_a_vendor_that_gives_no_figure_is_left_alone_for_a_while() -> None:
 
 def test_a_provider_is_full_while_as_much_is_under_way_as_it_may() -> None:
     known = health()
-    known.began(ONE)
-    known.began(TWO)
+    known.began(ONE, "", NOON)
+    known.began(TWO, "", NOON)
     assert list(known.snapshot(NOON).full) == ["two"]
-    known.began(ONE)
+    known.began(ONE, "", NOON)
     assert set(known.snapshot(NOON).full) == {"one", "two"}
     known.ended(ONE, FINE, NOON, NOON)
     assert list(known.snapshot(NOON).full) == ["two"]
+
+
+def hangs(known: ProviderHealth, calls: int, *, looks: timedelta) -> datetime:
+    """So many calls of which none ends, and a look at them now and then, until shortly after they are slow."""
+    for number in range(calls):
+        known.began(ONE, f"message-{number}", NOON)
+    now = NOON
+    while now <= NOON + SLOW:
+        known.snapshot(now)
+        now += looks
+    return now
+
+
+def test_a_provider_that_hangs_is_left_alone_before_any_call_ends() -> None:
+    known = health()
+    ended(known, *[FINE] * 100)
+    now = hangs(known, SLOW_IN_A_ROW, looks=SECOND)
+    assert known.snapshot(now).failing == {ONE}
+    few = health()
+    now = hangs(few, SLOW_IN_A_ROW - 1, looks=SECOND)
+    assert few.snapshot(now).failing == set()
+
+
+def test_after_it_stood_still_itself_a_worker_holds_nothing_against_a_provider() -> None:
+    known = health()
+    now = hangs(known, SLOW_IN_A_ROW, looks=3 * SECOND)
+    assert known.snapshot(now + timedelta(minutes=1)).failing == set()
+
+
+@pytest.mark.parametrize("outcome", [FINE, DOWN])
+def test_a_call_that_was_slow_before_it_ended_counts_once(outcome: Outcome) -> None:
+    known = health()
+    now = hangs(known, 3, looks=SECOND)
+    known.snapshot(now)
+    for number in range(3):
+        known.ended(ONE, outcome, NOON, now, f"message-{number}")
+    report = known.vitals(ONE).report(now)
+    assert (report.calls, report.slow, report.failed) == (3, 3, 3 if outcome is DOWN else 0)
 
 
 def test_points_are_off_a_provider_that_is_slow_now_and_then() -> None:
@@ -182,7 +220,7 @@ def test_whoever_did_not_go_that_way_leaves_the_probe_to_another(half_open: tupl
 def test_a_probe_that_has_ended_counts_until_the_next_interval(half_open: tuple[ProviderHealth, datetime]) -> None:
     known, now = half_open
     for probe in known.snapshot(now, MANY).probes[ONE]:
-        known.began(ONE)
+        known.began(ONE, probe, now)
         known.ended(ONE, failed(Rejected("c")), now, now, probe)  # which proves nothing
     assert known.snapshot(now + SECOND, MANY).probes == {}
     assert len(known.snapshot(now + 5 * SECOND, MANY).probes[ONE]) == PROBES
@@ -200,7 +238,7 @@ def test_what_is_urgent_and_what_goes_by_other_channels_does_not_probe(
 def test_probes_that_succeed_close_it(half_open: tuple[ProviderHealth, datetime]) -> None:
     known, now = half_open
     for probe in known.snapshot(now, MANY).probes[ONE]:
-        known.began(ONE)
+        known.began(ONE, probe, now)
         known.ended(ONE, FINE, now, now, probe)
     assert known.snapshot(now).failing == set()
 

@@ -421,7 +421,7 @@ def settings(store: str, broker: str | None, vendor: str, policy: Mapping[str, A
             "pushco": {**common, **key, "channels": ["push"], "url": f"{vendor}/keyed"},
         },
         "routes": {"sms": ["text"], "email": ["mail"], "push": ["pushco"]},
-        "worker": {"attempt": "1s"},
+        "worker": {"attempt": "2s"},
         "policy": {"timezone": ZONE, "categories": {name: dict(one) for name, one in CATEGORIES.items()}, **policy},
     }
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.simulation.checks import findings
-from tests.simulation.store import template
-from tests.simulation.story import drawn
-from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +19,11 @@ FIRST = 1_000_000
 @pytest.mark.row("F22")
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_every_promise_is_kept_in_every_story(piece: int, tmp_path: Path, tally: Tally, count: int) -> None:
+    from tests.simulation.checks import findings
+    from tests.simulation.store import template
+    from tests.simulation.story import drawn
+    from tests.simulation.world import World
+
     tables = template(tmp_path)
     for seed in range(FIRST + piece * count, FIRST + (piece + 1) * count):
         world = World(seed, drawn(seed), tables)

@@ -210,6 +210,7 @@ class Gateway:
         """Until it says that it can work. Fails at once where it has ended."""
 
         async def answers() -> bool:
+            await asyncio.sleep(0.1)  # each look is a connection
             assert self.running, self.log.read_text(errors="replace")[-6000:]
             return self._listens() and (await self.readyz())[0] == 200
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _AGAIN = 0.2
 """Seconds until what failed is sent again."""
-_LIMIT = 4.0
+_LIMIT = 8.0
 """Seconds that one publish may take."""
 
 
@@ -38,7 +38,7 @@ class Load:
     committed: int = 0
     """Errors of which the repeat has shown that they were none."""
     slowest: float = 0.0
-    """Seconds of the slowest call."""
+    """Seconds of the slowest call that failed."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _going: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -86,6 +86,20 @@ class Load:
         await wait_until(recorded, seconds, f"a request that is made now is recorded within {seconds} s")
         return time.monotonic() - began
 
+    async def moving(self, seconds: float) -> float:
+        """How long it takes until anything more is recorded, which may have waited since before."""
+        began, before = time.monotonic(), await self._recorded()
+
+        async def more() -> bool:
+            return await self._recorded() > before
+
+        await wait_until(more, seconds, f"anything more is recorded within {seconds} s")
+        return time.monotonic() - began
+
+    async def _recorded(self) -> int:
+        ((found,),) = await records.fetch(self.here.store, "select count(*) from requests")
+        return int(found[0])
+
     async def finish(self, seconds: float = 60) -> None:
         """Until all that was sent is acknowledged."""
         await wait_until(lambda: not self._tasks, seconds, "all that was sent is acknowledged in the end")
@@ -95,12 +109,12 @@ class Load:
         while True:
             began = time.monotonic()
             became = await self.send(request)
-            self.slowest = max(self.slowest, time.monotonic() - began)
             if became:
                 self.committed += failed and became == "known"
                 self.here.acknowledged.add(request.id)
                 return
             self.errors, failed = self.errors + 1, True
+            self.slowest = max(self.slowest, time.monotonic() - began)
             await asyncio.sleep(_AGAIN)
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import records
+from tests.faults.rows import FULL
 from tests.faults.world import Request, world
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.tally import Tally
-    from tests.faults.world import World
+from tests.faults.world import World
 
 AT_ONCE = 10
 """Persons who race at a time."""
@@ -29,7 +30,7 @@ WAITS = timedelta(seconds=0.4)
 
 
 @pytest.mark.row("F19")
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"] if FULL else ["postgresql"])
 async def test_nothing_is_handed_over_once_the_no_is_answered(
     store: str, request: pytest.FixtureRequest, tmp_path: Path, count: int, tally: Tally
 ) -> None:

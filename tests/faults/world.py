@@ -210,6 +210,7 @@ class Gateway:
         """Until it says that it can work. Fails at once where it has ended."""
 
         async def answers() -> bool:
+            await asyncio.sleep(0.1)  # each look is a connection
             assert self.running, self.log.read_text(errors="replace")[-6000:]
             return self._listens() and (await self.readyz())[0] == 200
 
@@ -421,7 +422,7 @@ def settings(store: str, broker: str | None, vendor: str, policy: Mapping[str, A
             "pushco": {**common, **key, "channels": ["push"], "url": f"{vendor}/keyed"},
         },
         "routes": {"sms": ["text"], "email": ["mail"], "push": ["pushco"]},
-        "worker": {"attempt": "1s"},
+        "worker": {"attempt": "2s"},
         "policy": {"timezone": ZONE, "categories": {name: dict(one) for name, one in CATEGORIES.items()}, **policy},
     }
 

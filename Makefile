@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup run test lint bench failover isolation memory soak faults end-to-end proofs mutants
+.PHONY: help setup run test lint bench failover isolation memory soak faults end-to-end proofs simulation mutants
 help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
 	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL and Redis where they are missing"
@@ -10,6 +10,7 @@ help:
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
 	@echo "make faults      what happens when things break: every row of the matrix of faults with its full count, as a table"
 	@echo "make proofs      the long form of the proofs: thousands of drawn histories, 10 000 messages for one person, 8 processes"
+	@echo "make simulation  the long form of the simulation: 20 000 installations in virtual time, with whatever goes wrong"
 	@echo "make mutants     how many planted faults the tests of the pure modules find, and those that they do not"
 	@echo "make bench       the benchmark tables (installs Redis for what it is compared with)"
 	@echo "make failover    what it costs that a provider fails for a minute, with 1 and 4 workers (6 minutes)"
@@ -72,6 +73,10 @@ soak: .venv/ready-for-tests
 proofs: .venv/ready-for-tests
 	@sh tests/install-servers postgresql
 	$(BIN)/pytest tests/proofs -m full --timeout 3600
+
+# Takes about an hour. DECORUM_SEED=N shows one of them again.
+simulation: .venv/ready-for-tests
+	$(BIN)/pytest tests/simulation -m full --numprocesses 2
 
 # Takes about an hour. MODULES="ratelimit.clocks* gateway.outcome*" picks; what was tried before is kept in mutants/.
 mutants: .venv/ready-for-mutants

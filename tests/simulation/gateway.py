@@ -50,7 +50,7 @@ class Gateway:
         self.store = Store(line)
         self.in_force = InForce(config, self.store, name, world.metrics)
         self.intake = Intake(self.store, lambda: self.in_force.judge, world.metrics, self._notice, self.clock)
-        providers = {
+        self._providers = {
             vendor: Provider(world.vendors[vendor], self.clock, settings.timeout, self._dead, self._begins)
             for vendor, settings in config.providers.items()
         }
@@ -60,7 +60,7 @@ class Gateway:
         pipeline = Pipeline(
             self.store,
             lambda: self.in_force.judge,
-            providers,
+            self._providers,
             health,
             world.metrics,
             None,
@@ -116,6 +116,12 @@ class Gateway:
                 await asyncio.sleep(AGAIN)
             else:
                 return
+
+    @property
+    def calling(self) -> bool:
+        """Whether it has a vendor on the line, and is awake."""
+        awake = self.process.alive and not self.process.paused
+        return awake and any(provider.calls for provider in self._providers.values())
 
     def broken(self) -> list[str]:
         """Why those of its tasks ended that should never have."""

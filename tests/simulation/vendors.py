@@ -117,8 +117,6 @@ class Vendor:
     """Is told of the news that it sends, and after how many seconds."""
     reporting: float = 0.0
     """The share of messages that are ever reported on."""
-    calls: int = 0
-    """Under way."""
 
     def fate(self) -> Fate:
         return self.chance.choices(list(self.mood.fates), list(self.mood.fates.values()))[0]
@@ -171,6 +169,8 @@ class Provider:
         self._timeout = timeout
         self._dead = dead
         self._begins = begins
+        self.calls = 0
+        """Under way."""
 
     async def open(self) -> None: ...
 
@@ -180,11 +180,11 @@ class Provider:
         if self._dead():
             raise asyncio.CancelledError
         self._begins(dispatch.message)
-        self._vendor.calls += 1
+        self.calls += 1
         try:
             return await self._send(dispatch)
         finally:
-            self._vendor.calls -= 1
+            self.calls -= 1
 
     async def _send(self, dispatch: Dispatch) -> str:
         vendor, loop = self._vendor, asyncio.get_running_loop()

@@ -210,7 +210,7 @@ class World:
                 return
             if rows != leases:
                 leases, since = rows, now
-            if now - since < _QUIET or self._active or any(vendor.calls for vendor in self.vendors.values()):
+            if now - since < _QUIET or self._active or any(gateway.calling for gateway in self.gateways):
                 continue
             # What is overdue is so because nobody can take it: until something happens.
             wakes = [wake for row in rows if (wake := self.seconds(max(row[2:]))) > now]

@@ -364,15 +364,18 @@ class App:
     async def _relay(self, publisher: Publisher) -> NoReturn:
         """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
         while True:
-            self._relay_wake.clear()  # or this would turn for ever, with nothing awaited, while there is no broker
-            busy = False
+            self._relay_wake.clear()
+            mine = busy = False
             try:
-                if publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM):
+                mine = publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM)
+                if mine:
                     busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)
             except (BrokerUnavailable, StoreUnavailable) as error:
                 log.warning("relay.waiting", reason=str(error))
                 await asyncio.sleep(_RELAY_IDLE)
-            if not busy:
+            if not mine:
+                await asyncio.sleep(_RELAY_IDLE)  # not for news: what others publish, or nobody can, it does not change
+            elif not busy:
                 await _either(self._relay_wake, _RELAY_IDLE)
 
     async def _publish_some(self, publisher: Publisher, until: float) -> bool:

@@ -16,7 +16,7 @@ from tests.benchmarks.spread import counts, percentile
 from tests.soak import faults
 from tests.soak.account import Account, settle
 from tests.soak.run import Plan, Soak, tell
-from tests.soak.watch import FLAT, Sample, Watched, slope_of
+from tests.soak.watch import CACHES, FLAT, Sample, Watched, slope_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +125,24 @@ def test_descriptors_and_tasks_that_are_not_given_back_are_found(what: str) -> N
 
     assert watched(*leaking(FLAT)).faults() == []
     assert len(watched(*leaking(FLAT + 1)).faults()) == 1
+
+
+def test_a_gateway_that_answers_no_more_is_found() -> None:
+    one = watched(*(Sample(at, 100, 10, 10, 1) for at in range(0, 1000, 10)))
+    one.until = 1100
+    assert one.faults() == []
+    one.until = 1200
+    assert len(one.faults()) == 1
+
+
+def test_on_sqlite_memory_may_fill_its_caches_and_no_more(tmp_path: Path) -> None:
+    def full(most: float) -> list[str]:
+        one = watched(*(Sample(at, min(100 + at / 10, most), 10, 10, 1) for at in range(0, 3600, 10)))
+        one.database = tmp_path
+        return one.faults()
+
+    assert full(100 + CACHES) == []
+    assert len(full(100 + CACHES + 100)) == 1
 
 
 def test_a_long_log_is_found() -> None:

@@ -101,6 +101,8 @@ class Soak:
                 Watched("SQLite", self._scenes["sqlite"].gateways[0], sqlite),
             ]
             await self._under_load(victims, watched)
+            for one in watched:
+                one.until = time.monotonic()
             accounts = {name: await self._account(name) for name in self._scenes}
         return Report(watched, accounts, self._happened)
 

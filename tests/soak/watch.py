@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,6 +24,12 @@ SLOPE = 1.0
 """MB an hour, at most."""
 TELLING = 1200.0
 """Seconds of watching without which a slope says nothing."""
+CACHES = 128.0
+"""MB, that SQLite's two connections fill with pages as the file grows, 64 each. Until then no slope tells anything."""
+BESIDE = 32.0
+"""MB, that a gateway on SQLite may grow by beside them."""
+SILENT = 120.0
+"""Seconds without an answer, at most."""
 FLAT = 12
 """Descriptors or tasks that there may be more at the end."""
 WAL = 64.0
@@ -52,6 +58,8 @@ class Watched:
     database: Path | None = None
     """Of SQLite."""
     samples: list[Sample] = field(default_factory=list)
+    until: float = 0.0
+    """When nobody looked any more."""
 
     async def look(self, session: aiohttp.ClientSession) -> None:
         """Note what it holds now; nothing where it does not say."""
@@ -82,7 +90,14 @@ class Watched:
         if len(some) < 4:
             return [f"{self.name}: was hardly ever seen"]
         found = []
-        if some[-1].at - some[0].at >= TELLING and (slope := slope_of(some)) >= SLOPE:
+        looks = [sample.at for sample in self.samples]
+        if (silent := max(after - before for before, after in pairwise([*looks, self.until or looks[-1]]))) > SILENT:
+            found.append(f"{self.name}: has not answered for {silent:.0f} s")
+        if self.database:
+            first, most = self.samples[0].rss, max(sample.rss for sample in self.samples)
+            if most > first + CACHES + BESIDE:
+                found.append(f"{self.name}: resident memory has grown from {first:.0f} to {most:.0f} MB")
+        elif some[-1].at - some[0].at >= TELLING and (slope := slope_of(some)) >= SLOPE:
             found.append(f"{self.name}: resident memory grows by {slope:.2f} MB an hour, at most {SLOPE:g} may")
         for what in ("fds", "tasks"):
             before, after = ends(some, what)

@@ -121,10 +121,15 @@ def test_one_leap_of_memory_is_no_growth() -> None:
 def test_descriptors_and_tasks_that_are_not_given_back_are_found(what: str) -> None:
     def leaking(more: int) -> list[Sample]:
         held = {"fds": 10, "tasks": 10}
-        return [Sample(at, 100, **(held | {what: 10 + more * (at > 1500)}), wal=1) for at in range(0, 1800, 10)]
+        return [Sample(at, 100, **(held | {what: 10 + more * (at > 1400)}), wal=1) for at in range(0, 1800, 10)]
 
     assert watched(*leaking(FLAT)).faults() == []
     assert len(watched(*leaking(FLAT + 1)).faults()) == 1
+
+
+def test_what_a_burst_leaves_for_a_while_is_no_leak() -> None:
+    samples = [Sample(at, 100, 200 if 1400 < at < 1700 else 10, 10, 1) for at in range(0, 1800, 10)]
+    assert watched(*samples).faults() == []
 
 
 def test_a_gateway_that_answers_no_more_is_found() -> None:

@@ -117,7 +117,8 @@ def slope_of(samples: Sequence[Sample]) -> float:
 
 
 def ends(samples: Sequence[Sample], what: str) -> tuple[float, float]:
-    """Medians of the first and of the last quarter."""
+    """Of the first and of the last quarter: of memory the median, of all else the least, as after a burst is over."""
     values = [getattr(sample, what) for sample in samples]
     quarter = max(len(values) // 4, 1)
-    return statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+    of = statistics.median if what == "rss" else min
+    return of(values[:quarter]), of(values[-quarter:])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.faults.tally import Tally
 
-STEPS = 100 if FULL else 50
+STEPS = 100 if FULL else 30
 
 
 @pytest.mark.row("F21")

@@ -26,14 +26,11 @@ from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
 from gateway.message import LISTENED, microseconds
 from gateway.metrics import Metrics
-from gateway.pacing import Pacing
-from gateway.pipeline import Pipeline
 from gateway.reload import InForce, Reload, Sweep
 from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
-from gateway.watch import ProviderHealth, Sharing
-from gateway.web import private_app, public_app, runner, unsubscribe_url
-from gateway.worker import Worker
+from gateway.web import private_app, public_app, runner
+from gateway.working import Working
 from providers import build
 
 if TYPE_CHECKING:
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
     from gateway.decide import Judge
     from gateway.headroom import Space
     from gateway.message import Priority
+    from gateway.worker import Worker
     from providers import Channel, Provider
 
 log = structlog.get_logger()
@@ -282,44 +280,14 @@ class App:
                 return
 
     def _start_worker(self) -> None:
-        config = self.config
-        concurrency = {name: settings.concurrency for name, settings in config.providers.items()}
-        health = ProviderHealth(concurrency, self.worker_id)
-        pacing = Pacing(self.store, config.providers, self.worker_id, self.metrics)
-        public = config.http.public_url
-        pipeline = Pipeline(
-            self.store,
-            lambda: self.judge,
-            self.providers,
-            health,
-            self.metrics,
-            public,
-            (lambda message: unsubscribe_url(public, message)) if public else None,
-            self._relay_wake.set,
-            pacing,
+        working = Working(
+            self.store, self.in_force, self._sweep, self.providers, self.worker_id, self.metrics, self._relay_wake.set
         )
-        worker = self._worker = Worker(
-            self.store,
-            pipeline,
-            health,
-            lambda: self.judge,
-            config.worker.in_flight,
-            self.metrics,
-            pacing,
-            only=config.store.startswith(SQLITE),
-        )
-        self._run(worker.run())
-        self._run(worker.isolate())
-        self._run(pacing.run(lambda: worker.notice(())))
-        self._run(Sharing(self.store, health, self.worker_id, lambda: self.judge, self.metrics).run())
-        self._run(self._sweep.run())
+        self._worker = working.worker
+        for loop in working.loops():
+            self._run(loop)
         self._run(self._retain())
-        self._run(
-            sweeper.Sweeper(
-                self.store, lambda: self.judge, self.providers, self.worker_id, self.metrics, self._relay_wake.set
-            ).run()
-        )
-        if self._publisher and config.events.states:
+        if self._publisher and self.config.events.states:
             self._run(self._relay(self._publisher))
 
     def _notice(self, pairs: Collection[tuple[Priority, Channel]] | None = None) -> None:

@@ -126,14 +126,16 @@ class _Checks:
     def _recorded(self) -> Iterator[str]:
         """What is recorded as sent was, and what is recorded as not sent was not."""
         taken = {entry.attempt for entry in self._ledger}
-        keyed = {entry.message for entry in self._ledger if entry.vendor == KEYED}
+        called = defaultdict(list)
         for attempts in self._attempts.values():
             for attempt in attempts:
-                was = attempt["id"] in taken or (attempt["provider"] == KEYED and attempt["message"] in keyed)
-                if attempt["state"] in SAID_SENT and not was:
+                called[attempt["repeats"] or attempt["id"]].append(attempt)
+        for first, attempts in called.items():  # by a key: the vendor's ledger names the first
+            for attempt in attempts:
+                if attempt["state"] in SAID_SENT and first not in taken:
                     yield f"false_sent: {attempt}"
-                if attempt["state"] in SAID_NOT_SENT and attempt["id"] in taken:
-                    yield f"denied: {attempt}"
+            if first in taken and all(attempt["state"] in SAID_NOT_SENT for attempt in attempts):
+                yield f"denied: {attempts}"
 
     def _unexpected(self) -> Iterator[str]:
         """Nothing went out that nobody asked for, or to anybody else."""

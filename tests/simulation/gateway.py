@@ -7,13 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from gateway.intake import Incoming, Intake
-from gateway.pacing import Pacing
-from gateway.pipeline import Pipeline
 from gateway.reload import InForce, Sweep
 from gateway.store import Store, StoreUnavailable
-from gateway.watch import ProviderHealth, Sharing
 from gateway.web.people import settled
-from gateway.worker import Worker
+from gateway.working import Working
 from tests.simulation.loop import Crashed, Process
 from tests.simulation.store import Line
 from tests.simulation.vendors import Provider
@@ -40,47 +37,33 @@ class Gateway:
     """Intake, worker and web, in a process of its own."""
 
     def __init__(self, world: World, name: str, skew: float) -> None:
-        """``skew``: seconds that this machine's clock is fast."""
+        """``name``: that none had before; ``skew``: seconds that this machine's clock is fast."""
         self.process = Process(world.loop, name)
         self.ready = False
         self._world = world
         self._skew = timedelta(seconds=skew)
         config = world.config
         line = Line(world.engine, world.sky, world.network.random, world.outside, self._dead, world.saw)
-        self.store = Store(line)
-        self.in_force = InForce(config, self.store, name, world.metrics)
-        self.intake = Intake(self.store, lambda: self.in_force.judge, world.metrics, self._notice, self.clock)
-        self._providers = {
+        self.store = Store(line, worker=name)
+        providers = {
             vendor: Provider(world.vendors[vendor], self.clock, settings.timeout, self._dead, self._begins)
             for vendor, settings in config.providers.items()
         }
-        concurrency = {provider: settings.concurrency for provider, settings in config.providers.items()}
-        health = ProviderHealth(concurrency, name)
-        self._pacing = Pacing(self.store, config.providers, name, world.metrics, now=self.clock, clock=world.loop.time)
-        pipeline = Pipeline(
-            self.store,
-            lambda: self.in_force.judge,
-            self._providers,
-            health,
-            world.metrics,
-            None,
-            None,
-            lambda: None,
-            self._pacing,
-            self.clock,
-        )
-        self._worker = Worker(
-            self.store,
-            pipeline,
-            health,
-            lambda: self.in_force.judge,
-            config.worker.in_flight,
-            world.metrics,
-            self._pacing,
-            self.clock,
-        )
-        self._sharing = Sharing(self.store, health, name, lambda: self.in_force.judge, world.metrics, self.clock)
+        self._providers = tuple(providers.values())
+        self.in_force = InForce(config, self.store, name, world.metrics, providers)
+        self.intake = Intake(self.store, lambda: self.in_force.judge, world.metrics, self._notice, self.clock)
         self._sweep = Sweep(self.store, self.in_force, name, world.metrics, self._notice)
+        self._working = Working(
+            self.store,
+            self.in_force,
+            self._sweep,
+            providers,
+            name,
+            world.metrics,
+            lambda: None,
+            now=self.clock,
+            clock=world.loop.time,
+        )
         self.tasks = [self.process.start(self._run())]
 
     def clock(self) -> datetime:
@@ -93,20 +76,12 @@ class Gateway:
         self._world.begins(self.process, message)
 
     def _notice(self, pairs: Any = None) -> None:
-        self._worker.notice(pairs)
+        self._working.worker.notice(pairs)
 
     async def _run(self) -> None:
         await self._put(self._world.config)
         self.ready = True
-        self.tasks += [
-            asyncio.get_running_loop().create_task(work)
-            for work in (
-                self._worker.run(),
-                self._pacing.run(lambda: self._worker.notice(())),
-                self._sharing.run(),
-                self._sweep.run(),
-            )
-        ]
+        self.tasks += [asyncio.get_running_loop().create_task(loop) for loop in self._working.loops()]
 
     async def _put(self, config: Config) -> None:
         while True:
@@ -121,7 +96,7 @@ class Gateway:
     def calling(self) -> bool:
         """Whether it has a vendor on the line, and is awake."""
         awake = self.process.alive and not self.process.paused
-        return awake and any(provider.calls for provider in self._providers.values())
+        return awake and any(provider.calls for provider in self._providers)
 
     def broken(self) -> list[str]:
         """Why those of its tasks ended that should never have."""

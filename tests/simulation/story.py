@@ -19,7 +19,7 @@ RULES = """
   quiet_hours: [{{name: night, from: "21:00", to: "08:00"}}]
 """
 CONFIG = """
-store: sqlite:///unused.db
+store: postgresql://nowhere/unused
 worker: {{attempt: 3s}}
 providers:
   text: {{kind: inbox, timeout: 1.5}}

@@ -87,6 +87,7 @@ class Entry:
     address: str
     attempt: str
     message: str
+    key: str
     text: str
     arrived: bool
     """At the person, whatever is reported."""
@@ -129,13 +130,23 @@ class Vendor:
         """Enter it into the ledger, unless it has been there."""
         now = asyncio.get_running_loop().time()
         if self.dedupes and any(
-            entry.message == dispatch.message and now - entry.at < self.dedupes.total_seconds() for entry in self.ledger
+            entry.key == dispatch.key and now - entry.at < self.dedupes.total_seconds() for entry in self.ledger
         ):
             return
         arrives = self.chance.random() < 0.8
         text = text_of(dispatch.content)
         self.ledger.append(
-            Entry(written, self.name, channel, dispatch.address, dispatch.attempt, dispatch.message, text, arrives)
+            Entry(
+                written,
+                self.name,
+                channel,
+                dispatch.address,
+                dispatch.attempt,
+                dispatch.message,
+                dispatch.key,
+                text,
+                arrives,
+            )
         )
         if self.chance.random() < self.reporting:
             self._report(dispatch.attempt, arrives=arrives)

@@ -120,6 +120,7 @@ class World:
         self._trace = hashlib.blake2b(digest_size=16)
         self.vendors = {name: self._vendor(seed, name) for name in self.config.providers}
         self.gateways: list[Gateway] = []
+        self._starts = 0
         self._upcoming: list[float] = []
         """When something will happen outside the gateway."""
         self._drowsy: dict[Process, float] = {}
@@ -168,7 +169,7 @@ class World:
 
     async def _run(self) -> None:
         for number in range(self.story.processes):
-            self.gateways.append(Gateway(self, f"g{number}", self.story.skews[number]))
+            self.gateways.append(self._started(number))
         for person in self.story.people:
             await self._insist(functools.partial(Gateway.accept_profile, body=person.profile))
         for act in self.story.acts:
@@ -181,6 +182,10 @@ class World:
             self.told.bugs += gateway.broken()
             gateway.process.kill()
         await asyncio.sleep(_TICK)
+
+    def _started(self, which: int) -> Gateway:
+        self._starts += 1
+        return Gateway(self, f"g{which}.{self._starts}", self.story.skews[which])
 
     def _later(self, delay: float, what: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
         """Have something happen outside the gateway after so many seconds."""
@@ -300,7 +305,7 @@ class World:
 
     async def _restart(self, which: int) -> None:
         self.told.bugs += self.gateways[which].broken()
-        self.gateways[which] = Gateway(self, f"g{which}", self.story.skews[which])
+        self.gateways[which] = self._started(which)
 
     async def pause(self, which: int, seconds: float) -> None:
         process = self.gateways[which].process

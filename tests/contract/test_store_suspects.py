@@ -180,8 +180,8 @@ async def test_an_intent_that_a_dead_worker_left_open_is_unknown_once_run_alone(
         assert isinstance(step, Deferred)
         assert step.rule == "repeat"
         assert await world.store.suspects() == 1, "its repeat is run alone too, unless somebody clears it"
-        assert (await find(world)).lease is None, "not before its minute is over"
-        world.pass_time(minutes=1)
+        assert (await find(world)).lease is None, "not before evidence has had its time"
+        world.now = step.until
         await comes_through(world, await suspect(world))
     assert [a.error for a in (await world.view(new)).attempts][:1] == ["crash"]
 

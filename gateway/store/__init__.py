@@ -218,7 +218,7 @@ class Store:
         return await self._engine.read(lambda: upkeep.last_open_deadline(person))
 
     async def cancel(self, message: str, judge: Judge) -> MessageState | None:
-        """Cancel what is not handed over yet; the state after it."""
+        """Let a message that is not under way go no further; the state after it. None: there is no such message."""
         return await self._engine.write(lambda: upkeep.cancel(message, judge))
 
     async def states(self, messages: Sequence[str]) -> dict[str, MessageState]:

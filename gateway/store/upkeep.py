@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import killpoints
-from gateway.decide import fingerprint
+from gateway.decide import Ended, fingerprint
 from gateway.lines import line_of
 from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant
-from gateway.outcome import amended
+from gateway.outcome import amended, state_of
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
-from gateway.store.known import lock
+from gateway.store.known import is_open, lock
 from gateway.store.late import watch
 from gateway.store.line import NOW, WAKE, move_up
 from gateway.store.reading import states
 from gateway.store.schema import BEHIND, PLACE, RULED
-from gateway.store.writes import CONTACT, PUBLISH, SUPPRESS, contact_rows, event_row
+from gateway.store.writes import CONTACT, PUBLISH, SUPPRESS, Writes, contact_rows, event_row
 from gateway.whereabouts import whereabouts
 from providers import ReceiptStatus
 
@@ -173,29 +173,28 @@ def last_open_deadline(person: str) -> Operation[float]:
 
 
 def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
-    """Cancel what is not handed over yet; the state after it. None: there is no such message."""
+    """Let a message that is not under way go no further; the state after it. None: there is no such message.
+
+    What may have been sent is unknown, and cannot be called cancelled; but it is not sent again.
+    """
     found = yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (message,))
     if not found:
         return None
     cancelled = rows.message(found[0])
     yield from lock([cancelled.person])
-    open_intents = yield Fetch("select id from attempts where message = $1 and state = 'intent'", (message,))
+    attempts = [
+        rows.attempt(row)
+        for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = $1 order by number", (message,)))
+    ]
     waiting = yield Fetch("select line from due where message = $1", (message,))
-    if open_intents or not waiting:
+    if any(map(is_open, attempts)) or not waiting:
         return (yield from states([message]))[message]
     now: int = yield Now()
-    yield Run("delete from due where message = $1", [(message,)])
-    yield Run(
-        "insert into decisions (message, decided_at, state, reason, policy, why) values ($1, $2, $3, $4, $5, $6)",
-        [(message, now, MessageState.CANCELLED, "cancelled", judge.number, "[]")],
-    )
-    if MessageState.CANCELLED in judge.events:
-        yield Run(
-            PUBLISH,
-            [event_row(cancelled, MessageState.CANCELLED, "cancelled", None, instant(now), {})],
-        )
-    yield from move_up([(cancelled.person, waiting[0][0], now)], (), now)
-    return MessageState.CANCELLED
+    state = state_of(due=False, attempts=attempts, ended=MessageState.CANCELLED)
+    writes = Writes(instant(now), judge)
+    writes.ended(cancelled, waiting[0][0], Ended(state, "cancelled"), None)
+    yield from writes.run()
+    return state
 
 
 def unpublished(limit: int) -> Operation[list[tuple[int, str, str, bytes]]]:

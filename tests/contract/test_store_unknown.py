@@ -169,6 +169,17 @@ async def test_what_may_be_repeated_holds_up_nobody_of_its_line(world: World) ->
     assert following.attempt.message != claimed.attempt.message
 
 
+async def test_what_may_have_been_sent_cannot_be_cancelled_but_is_not_sent_again(world: World) -> None:
+    new, _, waits = await lost(world, category="receipt")
+    assert isinstance(waits, Deferred)
+    assert await world.store.cancel(new.message.id, world.judge) is MessageState.UNKNOWN
+    assert await world.store.cancel(new.message.id, world.judge) is MessageState.UNKNOWN
+    assert await world.state(new) is MessageState.UNKNOWN
+    assert [(state, why) for _, state, why in await world.events()][-1] == ("unknown", "cancelled")
+    world.now = waits.until
+    assert await world.due() == []
+
+
 # -------------------------------------------------------------------------------------------------------- late news
 
 

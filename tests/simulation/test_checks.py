@@ -67,7 +67,7 @@ def refuse(world: World) -> None:
 
 def withdraw(world: World) -> None:
     entry = world.vendors["text"].ledger[0]
-    world.told.cancelled.append((entry.message, entry.at - 1))
+    world.told.cancelled.append((entry.message, entry.at + 1))
 
 
 def reopen(world: World) -> None:
@@ -86,7 +86,7 @@ def deny(world: World) -> None:
         (again, "doubled"),
         (astray, "unexpected"),
         (refuse, "after_stop"),
-        (withdraw, "after_cancel"),
+        (withdraw, "cancelled"),
         (reopen, "open"),
         (deny, "denied"),
     ],

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 DAY = timedelta(hours=24).total_seconds()
 REPORTED = timedelta(hours=72).total_seconds()
-"""After its expiry a message is closed at the latest."""
+"""After its expiry a message is closed."""
+LOOKS = timedelta(minutes=2).total_seconds()
+"""Between two looks for such, where the one who looked has died."""
 SAID_SENT = ("accepted", "delivered", "undelivered")
 SAID_NOT_SENT = ("not_sent", "rejected", "unreachable")
 ENDED_UNSENT = ("refused", "expired", "failed", "cancelled", "parked", "unknown")
@@ -104,7 +106,7 @@ class _Checks:
 
     def _ended(self) -> Iterator[str]:
         """What was accepted came to an end, in time; nothing is left behind."""
-        for row in self._rows("due"):
+        for row in self._rows("due") + self._rows("unknowns"):
             yield f"stuck: {row}"
         ends = {row["message"]: row for row in self._rows("decisions") if row["state"] in ENDED_UNSENT}
         taken = {entry.message for entry in self._ledger}
@@ -120,8 +122,8 @@ class _Checks:
                 elif attempt["ended_at"] is not None and attempt["begun_at"] > expiries[message]:
                     yield f"late: {attempt} was begun after {expiries[message]}"
         for message, row in ends.items():
-            if row["decided_at"] > expiries[message] + REPORTED * 1e6:
-                yield f"late: {row} of {self._first.get(message)}"
+            if (late := row["decided_at"] / 1e6 - expiries[message] / 1e6 - REPORTED) > LOOKS:
+                yield f"late: {row} of {self._first.get(message)} by {late} s"
 
     def _recorded(self) -> Iterator[str]:
         """What is recorded as sent was, and what is recorded as not sent was not."""

@@ -32,6 +32,8 @@ PATIENCE = 1.0
 _LONG = 5.0
 """The same, of what takes as long as an attempt."""
 
+_DRAIN = 25.0
+
 
 class Gateway:
     """Intake, worker and web, in a process of its own."""
@@ -154,6 +156,12 @@ class Gateway:
 
     async def receipt(self, receipt: Receipt) -> None:
         await self._call(self.store.receipt([receipt], self.in_force.judge))
+
+    async def stop(self) -> None:
+        """End as on SIGTERM: begin nothing more, finish what was begun, and give back the rest."""
+        self.ready = False
+        await self._call(self._working.worker.stop(_DRAIN), 2 * _DRAIN)
+        self.process.kill()
 
     async def apply(self, config: Config) -> None:
         """Put another policy in force, as a changed file does."""

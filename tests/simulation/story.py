@@ -32,7 +32,7 @@ policy:
   categories:
     code: {{priority: critical, caps: exempt, quiet_hours: exempt, expires_after: 5m, abuse: {{limit: 3, per: 1h}}}}
     receipt: {{priority: high, quiet_hours: exempt, on_unknown: repeat, expires_after: 12h}}
-    alert: {{priority: normal, on_unknown: repeat, expires_after: 20h}}
+    alert: {{priority: normal, on_unknown: repeat, repeat_after: 30s, expires_after: 20h}}
     news: {{priority: bulk, expires_after: 40h}}
 """
 DAILY, GAP = 2, timedelta(minutes=10)
@@ -43,6 +43,8 @@ ANY_HOUR = frozenset({"code", "receipt"})
 REPEATED = frozenset({"receipt", "alert"})
 KEYED = "mail"
 """The vendor that takes a repeat for the same message."""
+ASKED = "backup"
+"""The vendor that can be asked what became of an attempt."""
 SKEW = 2.0
 """Seconds that a machine's clock may be wrong."""
 LIVES: Mapping[str, timedelta] = {
@@ -215,6 +217,9 @@ class _Drawing:
         which, steps, down = chance.randrange(self._processes), chance.randint(1, 300), chance.choice((0.1, 3.0, 40.0))
         self._act(begins, "crash", which, steps, down * chance.random())
 
+    def _stop(self, begins: float) -> None:
+        self._act(begins, "stop", self._chance.randrange(self._processes), self._chance.choice((0.1, 3.0, 40.0)))
+
     def _pause(self, begins: float) -> None:
         chance = self._chance
         self._act(begins, "pause", chance.randrange(self._processes), chance.choice((1.0, 8.0, 20.0, 60.0)))
@@ -270,6 +275,7 @@ class _Drawing:
 
 _FAULTS = (
     "crash",
+    "stop",
     "pause",
     "zombie",
     "away",

@@ -112,6 +112,8 @@ class Vendor:
     outside: Context
     """Where it lives: it does not sleep and die with who calls it."""
     dedupes: timedelta | None = None
+    tells: bool = False
+    """Whether it can be asked what became of an attempt."""
     mood: Mood = field(default_factory=Mood)
     ledger: list[Entry] = field(default_factory=list)
     report: Callable[[Receipt, float], None] = lambda receipt, delay: None
@@ -150,6 +152,15 @@ class Vendor:
         )
         if self.chance.random() < self.reporting:
             self._report(dispatch.attempt, arrives=arrives)
+
+    def known(self, attempt: str) -> Receipt | None:
+        """What it tells who asks: nothing of what it has not, and sometimes nothing yet of what it has."""
+        entry = next((entry for entry in self.ledger if entry.attempt == attempt), None)
+        if entry is None or self.chance.random() < 0.2:
+            return None
+        last = ReceiptStatus.DELIVERED if entry.arrived else ReceiptStatus.UNDELIVERED
+        status = self.chance.choice((ReceiptStatus.ACCEPTED, last))
+        return Receipt(attempt, status, f"{self.name}-{attempt}", str(status))
 
     def _report(self, attempt: str, *, arrives: bool) -> None:
         """What becomes of it, sometimes late, twice, or in the wrong order."""
@@ -230,6 +241,18 @@ class Provider:
                 return await answer
         except TimeoutError:
             raise Unconfirmed("timeout") from None
+
+    @property
+    def can_look_up(self) -> bool:
+        return self._vendor.tells
+
+    async def look_up(self, attempt: str) -> Receipt | None:
+        await asyncio.sleep(self._vendor.way())
+        if self._dead():
+            raise asyncio.CancelledError
+        if self._vendor.fate() is not Fate.TAKEN:
+            raise Unavailable("refused")
+        return self._vendor.known(attempt)
 
     def receipts(self, callback: Callback) -> Sequence[Receipt]:
         return ()

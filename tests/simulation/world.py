@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import heapq
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,7 +27,7 @@ from providers import Channel
 from tests.simulation.gateway import Gateway
 from tests.simulation.loop import Crashed, Loop, Process, T
 from tests.simulation.store import InMemory, Weather, in_memory
-from tests.simulation.story import CONFIG, DAILY, KEYED, RULES
+from tests.simulation.story import ASKED, CONFIG, DAILY, KEYED, RULES
 from tests.simulation.vendors import Mood, Vendor
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ _AGAIN = 1.5
 _TRIES = 200
 _QUIET = 0.3
 """Seconds without any change of leases after which nothing happens before something is due."""
+_PATIENCE = 15.0
+"""The same, where something is overdue: it is soon found, by who looks for what others may have left."""
+_OPEN = (
+    "select message, fence, lease_until, due_at from due",
+    "select message, attempt, since, look_at from unknowns",
+)
 _BUGS = frozenset({"worker.bug", "attempt.bug", "gateway.bug"})
 
 
@@ -136,6 +143,7 @@ class World:
             Random(f"{seed} {name}"),
             self.outside,
             timedelta(hours=24) if name == KEYED else None,
+            name == ASKED,
             report=self._report,
             reporting=self.story.reporting,
         )
@@ -210,18 +218,23 @@ class World:
         while self.loop.time() < LONGEST.total_seconds():
             await asyncio.sleep(_TICK)
             now = self.loop.time()
-            rows = self.connection.execute("select message, fence, lease_until, due_at from due").fetchall()
+            rows = [row for of in _OPEN for row in self.connection.execute(of)]
             if not rows and not self._upcoming and not self._active:
                 return
             if rows != leases:
                 leases, since = rows, now
-            if now - since < _QUIET or self._active or any(gateway.calling for gateway in self.gateways):
+            overdue = any(self.seconds(max(row[2:])) <= now for row in rows)
+            if now - since < (_PATIENCE if overdue else _QUIET) or self._active or self._calling:
                 continue
             # What is overdue is so because nobody can take it: until something happens.
             wakes = [wake for row in rows if (wake := self.seconds(max(row[2:]))) > now]
             target = min([*wakes, *(at - _TICK for at in self._upcoming[:1])], default=now) + _MOMENT
             if target > now + 2 * _TICK:
                 await self._sleep_until(target)
+
+    @property
+    def _calling(self) -> bool:
+        return any(gateway.calling for gateway in self.gateways)
 
     async def _sleep_until(self, target: float) -> None:
         awake = [gateway.process for gateway in self.gateways if gateway.process.alive and not gateway.process.paused]
@@ -306,6 +319,16 @@ class World:
     async def _restart(self, which: int) -> None:
         self.told.bugs += self.gateways[which].broken()
         self.gateways[which] = self._started(which)
+
+    async def stop(self, which: int, down: float) -> None:
+        """A process is told to end, and is started again."""
+        gateway = self.gateways[which]
+        died, gateway.process.died = gateway.process.died, lambda: self._later(down, self._restart, which)
+        if not gateway.process.alive:  # it is about to be started anyway
+            gateway.process.died = died
+            return
+        with suppress(Crashed):
+            await gateway.stop()
 
     async def pause(self, which: int, seconds: float) -> None:
         process = self.gateways[which].process

@@ -74,6 +74,8 @@ class Attempt:
     state: str
     begun_at: int
     reference: str | None
+    repeats: str | None = None
+    """The attempt that the vendor takes it for, by its key, and by whose id it knows it."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def ledger(file: Path) -> list[Entry]:
 _SQL = {
     "requests": "select source, id, message from requests",
     "messages": "select id from messages",
-    "attempts": "select id, message, channel, provider, state, begun_at, reference from attempts",
+    "attempts": "select id, message, channel, provider, state, begun_at, reference, repeats from attempts",
     "due": "select message, person, line, due_at from due",
     "ended": f"select message, state from decisions where state in ({', '.join(map(repr, _ENDED))}) order by id",
     "parked": "select reason, body, faults from parked",
@@ -306,7 +308,7 @@ class Examination:
             if attempt.state in NOT_SENT:
                 self._find("unrecorded", f"{_say(request)}: {attempt} is in the ledger")
         for attempt in self.store.attempts:
-            if attempt.state in DONE and not matched[attempt.id]:
+            if attempt.state in DONE and not matched[attempt.repeats or attempt.id]:
                 self._find("false_sent", f"{attempt} is in no ledger")
             if matched[attempt.id] > 1:
                 self._find("doubled", f"{attempt} is {matched[attempt.id]} times in the ledger")

@@ -37,7 +37,13 @@ SOON = 300
 
 CATEGORIES: Mapping[str, dict[str, Any]] = {
     "leave": {"on_unknown": "leave", "caps": "exempt", "quiet_hours": "exempt", "channels": ["sms"]},
-    "repeat": {"on_unknown": "repeat", "caps": "exempt", "quiet_hours": "exempt", "channels": ["email"]},
+    "repeat": {
+        "on_unknown": "repeat",
+        "repeat_after": "1m",
+        "caps": "exempt",
+        "quiet_hours": "exempt",
+        "channels": ["email"],
+    },
     "keyed": {"on_unknown": "leave", "caps": "exempt", "quiet_hours": "exempt", "channels": ["push"]},
     "capped": {"on_unknown": "leave", "quiet_hours": "exempt", "channels": ["sms"]},
     "quiet": {"on_unknown": "leave", "caps": "exempt", "channels": ["sms"]},

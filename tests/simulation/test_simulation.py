@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PIECE, PIECES = 25, 8
-"""Seeds of the short form, and of each of its tests."""
 LONG_PIECE, LONG = 200, 20_000
 GIVEN = os.environ.get("DECORUM_SEED")
+SEEDS = [range(int(GIVEN), int(GIVEN) + 1)] if GIVEN else [range(n * PIECE, (n + 1) * PIECE) for n in range(PIECES)]
+"""Of each test of the short form."""
 
 
 def told(seed: int, tables: bytes) -> World:
@@ -41,11 +42,11 @@ def broken(seeds: Iterable[int], tables: bytes) -> Iterator[str]:
             )
 
 
-@pytest.mark.skipif(GIVEN is not None, reason="one seed is asked for")
-@pytest.mark.parametrize("piece", range(PIECES))
-def test_every_promise_is_kept(piece: int, tables: bytes) -> None:
-    first = piece * PIECE
-    assert not list(broken(range(first, first + PIECE), tables))
+@pytest.mark.parametrize("seeds", SEEDS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_every_promise_is_kept(seeds: range, tables: bytes) -> None:
+    if GIVEN:
+        print(drawn(seeds[0]))
+    assert not list(broken(seeds, tables))
 
 
 @pytest.mark.full
@@ -54,13 +55,6 @@ def test_every_promise_is_kept(piece: int, tables: bytes) -> None:
 def test_every_promise_is_kept_at_length(piece: int, tables: bytes) -> None:
     first = piece * LONG_PIECE
     assert not list(broken(range(first, first + LONG_PIECE), tables))
-
-
-@pytest.mark.skipif(GIVEN is None, reason="no seed is asked for")
-def test_the_seed_that_is_asked_for(tables: bytes) -> None:
-    seed = int(GIVEN or 0)
-    print(drawn(seed))
-    assert not list(broken([seed], tables))
 
 
 @pytest.mark.parametrize("seed", [0, 7, 16])

@@ -158,10 +158,9 @@ class Gateway:
         await self._call(self.store.receipt([receipt], self.in_force.judge))
 
     async def stop(self) -> None:
-        """End as on SIGTERM: begin nothing more, finish what was begun, and give back the rest."""
+        """As on SIGTERM: begin nothing more, finish what was begun, and give back the rest."""
         self.ready = False
         await self._call(self._working.worker.stop(_DRAIN), 2 * _DRAIN)
-        self.process.kill()
 
     async def apply(self, config: Config) -> None:
         """Put another policy in force, as a changed file does."""

@@ -43,7 +43,7 @@ ANY_HOUR = frozenset({"code", "receipt"})
 REPEATED = frozenset({"receipt", "alert"})
 KEYED = "mail"
 """The vendor that takes a repeat for the same message."""
-ASKED = "backup"
+ASKED = "text"
 """The vendor that can be asked what became of an attempt."""
 SKEW = 2.0
 """Seconds that a machine's clock may be wrong."""

@@ -19,7 +19,7 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-PIECE, PIECES = 25, 8
+PIECE, PIECES = 15, 8
 LONG_PIECE, LONG = 200, 20_000
 GIVEN = os.environ.get("DECORUM_SEED")
 SEEDS = [range(int(GIVEN), int(GIVEN) + 1)] if GIVEN else [range(n * PIECE, (n + 1) * PIECE) for n in range(PIECES)]

@@ -81,8 +81,22 @@ async def test_after_the_deadline_neither_writes(real: tuple[Any, Ledger]) -> No
     assert not vendor.ledger
 
 
-async def test_a_vendor_with_a_key_takes_a_message_once() -> None:
+async def test_a_vendor_with_a_key_takes_a_message_once_unless_it_is_sent_again_on_purpose() -> None:
     provider, vendor = simulated(Fate.TAKEN, timedelta(hours=24))
-    for attempt in ("a", "b"):
-        await provider.send(replace(DISPATCH, attempt=attempt))
-    assert [entry.attempt for entry in vendor.ledger] == ["a"]
+    for attempt, generation in (("a", 1), ("b", 1), ("c", 2)):
+        await provider.send(replace(DISPATCH, attempt=attempt, generation=generation))
+    assert [entry.attempt for entry in vendor.ledger] == ["a", "c"]
+
+
+async def test_a_vendor_that_is_asked_tells_of_what_it_has_alone() -> None:
+    provider, vendor = simulated(Fate.TAKEN)
+    assert not provider.can_look_up
+    vendor.tells = True
+    assert provider.can_look_up
+    await provider.send(replace(DISPATCH, attempt="a"))
+    found = {attempt: [await provider.look_up(attempt) for _ in range(20)] for attempt in ("a", "b")}
+    assert {receipt.attempt for receipt in found["a"] if receipt} == {"a"}
+    assert not any(found["b"])
+    vendor.mood = Mood({Fate.SILENT: 1.0})
+    with pytest.raises(Unavailable):
+        await provider.look_up("a")

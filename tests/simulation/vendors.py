@@ -112,14 +112,14 @@ class Vendor:
     outside: Context
     """Where it lives: it does not sleep and die with who calls it."""
     dedupes: timedelta | None = None
-    tells: bool = False
-    """Whether it can be asked what became of an attempt."""
     mood: Mood = field(default_factory=Mood)
     ledger: list[Entry] = field(default_factory=list)
     report: Callable[[Receipt, float], None] = lambda receipt, delay: None
     """Is told of the news that it sends, and after how many seconds."""
     reporting: float = 0.0
     """The share of messages that are ever reported on."""
+    tells: bool = False
+    """Whether it can be asked what became of an attempt."""
 
     def fate(self) -> Fate:
         return self.chance.choices(list(self.mood.fates), list(self.mood.fates.values()))[0]

@@ -143,9 +143,9 @@ class World:
             Random(f"{seed} {name}"),
             self.outside,
             timedelta(hours=24) if name == KEYED else None,
-            name == ASKED,
             report=self._report,
             reporting=self.story.reporting,
+            tells=name == ASKED,
         )
 
     def now(self) -> datetime:
@@ -321,14 +321,14 @@ class World:
         self.gateways[which] = self._started(which)
 
     async def stop(self, which: int, down: float) -> None:
-        """A process is told to end, and is started again."""
+        """A process is told to end, is killed where that takes too long, and is started again."""
         gateway = self.gateways[which]
-        died, gateway.process.died = gateway.process.died, lambda: self._later(down, self._restart, which)
-        if not gateway.process.alive:  # it is about to be started anyway
-            gateway.process.died = died
-            return
+        if not gateway.process.alive or not gateway.ready:
+            return  # it is about to be started, or has been told
+        gateway.process.died = lambda: self._later(down, self._restart, which)
         with suppress(Crashed):
             await gateway.stop()
+        gateway.process.kill()
 
     async def pause(self, which: int, seconds: float) -> None:
         process = self.gateways[which].process

@@ -264,7 +264,7 @@ class _Drawing:
         self._act(begins, "no", person, by, channel, category)
 
     def _cancel(self, begins: float) -> None:
-        self._act(begins, "cancel", self._chance.choice(self._asked))
+        self._act(begins + self._chance.choice((0, 5, 60)), "cancel", self._chance.choice(self._asked))
 
     def _policy(self, begins: float) -> None:
         self._act(begins, "policy", self._chance.choice((1, DAILY)))

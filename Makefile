@@ -47,7 +47,7 @@ lint: .venv/ready-for-tests
 
 test: lint .venv/ready-for-bench
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 end-to-end: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql

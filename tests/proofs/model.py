@@ -253,8 +253,8 @@ class Model:
         before = [
             one for one in self.usable(asked, at, sure=False) if usable.index(one) < usable.index((channel, value))
         ]
-        for first_channel, _ in before:
-            if not self.falls_through(asked) or not self.too_much(asked, first_channel, at, soon=False):
+        for first_channel, first_value in before:
+            if not self.falls_through(asked) or not self.capped(asked, first_channel, first_value, at):
                 return f"{first_channel} comes first"
         unknown = sum(a.state == "unknown" for a in self.attempts.values() if a.message is asked)
         if unknown > (1 if CATEGORIES[asked.category].repeats else 0):
@@ -262,6 +262,14 @@ class Model:
         if any(a.state == "intent" for a in self.attempts.values() if a.message is asked):
             return "two at once"
         return None
+
+    def capped(self, asked: Asked, channel: str, value: str, at: datetime) -> bool:
+        """Whether caps hold a channel back now, or will when its hours begin: a day may be full that is still to come,
+        of a person who has moved there from where it has come already."""
+        later = (edge for edge in sorted(self.edges(asked, at)) if edge > at)
+        opens = next((edge for edge in later if not self.untimely(asked, channel, value, edge)), at)
+        instants = (at, opens, opens + self.release(asked))
+        return any(self.too_much(asked, channel, instant, soon=False) for instant in instants)
 
     def could_go(self, asked: Asked, at: datetime) -> bool:
         """Whether nothing keeps it from going at an instant, as far as is known."""

@@ -340,7 +340,8 @@ class Courtesy(RuleBasedStateMachine):
         waiting = asked.id in self.model.waiting
         state = self.arena.do(self.arena.store.cancel(asked.id, self.judge))
         if waiting and not under_way:
-            assert state is MessageState.CANCELLED
+            doubt = any(a.state == "unknown" for a in self.model.attempts.values() if a.message is asked)
+            assert state is (MessageState.UNKNOWN if doubt else MessageState.CANCELLED)
             self.model.waiting.remove(asked.id)
         elif waiting:
             assert state is MessageState.SENDING

@@ -98,6 +98,7 @@ class Postgres:
             asyncpg.InvalidAuthorizationSpecificationError,
             asyncpg.InvalidCatalogNameError,
             asyncpg.PostgresSystemError,
+            asyncpg.InternalClientError,  # what it says of a connection that was lost in the middle of a copy
         ) as error:
             raise StoreUnavailable(f"{place_of(self._url)}: {_reason(error)}") from error
         raise StoreUnavailable(f"{place_of(self._url)}: rolled back {_DEADLOCKS} times, since others were in the way")
@@ -111,8 +112,9 @@ class Postgres:
             try:
                 answer = await self._drive(connection, operation)
             except Exception:
-                await connection.execute("rollback")
-                clean = True
+                if not connection.is_closed():
+                    await connection.execute("rollback")
+                    clean = True
                 raise
             await connection.execute("commit")
             clean = True

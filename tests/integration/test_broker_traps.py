@@ -155,4 +155,4 @@ async def test_calls_of_a_frozen_broker_end_within_their_limit(own_rabbitmq: Rab
         began = time.monotonic()
         await consumer.close()
         assert time.monotonic() - began < 4 * QUICK["seconds"]
-        own_rabbitmq.resume()
+        own_rabbitmq.kill()  # or what was given up would go on waiting for its goodbye

@@ -132,7 +132,8 @@ async def test_input_that_kills_each_process_that_reads_it_is_parked_and_no_othe
 
             await wait_until(over, 90)
             if gateway.running:
-                await wait_until(lambda: told(port, 2 * GOOD - 1, "tests").get("state") == "sent", 60)
+                # Unknown, if a crash met it on its way.
+                await wait_until(lambda: told(port, 2 * GOOD - 1, "tests").get("state") in ("sent", "unknown"), 60)
                 gateway.signal(signal.SIGTERM)
                 assert gateway.wait(30) == 0
                 break

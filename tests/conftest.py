@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", RabbitMQ, PostgreSQL)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long forms are left out unless asked for with ``-m full``."""
+    if config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 def _started(server: type[_S]) -> _S:
     try:
         return server.start()

@@ -1,8 +1,7 @@
-"""The long forms are left out unless asked for; what a gateway wrote is shown where a test fails."""
+"""What a gateway wrote is shown where a test fails."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,17 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_HERE = Path(__file__).parent
 _TAIL = 4000
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.markexpr:
-        return
-    long = [item for item in items if _HERE in item.path.parents and item.get_closest_marker("full")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,9 +1,8 @@
-"""A database's tables, and how many stories are told."""
+"""A database's tables, for all stories."""
 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,19 +11,6 @@ from tests.simulation.store import template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-_HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long form is left out unless asked for with ``-m full``."""
-    if config.option.markexpr:
-        return
-    long = [item for item in items if _HERE in item.path.parents and item.get_closest_marker("full")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

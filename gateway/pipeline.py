@@ -171,18 +171,19 @@ class Pipeline:
 
     def _dispatch(self, claimed: Claimed) -> Dispatch:
         message, step, attempt = claimed.lease.message, claimed.step, claimed.attempt
+        known_as = attempt.repeats or attempt.id  # by the vendor, which takes a repeat by its key for the first
         # Where the policy has lost the category since the claim: a link too many harms nobody.
         category = self._judge().policy.categories.get(message.category)
         return Dispatch(
-            attempt=attempt.repeats or attempt.id,
+            attempt=known_as,
             message=message.id,
             generation=attempt.generation,
             address=step.address.value,
             content=content_of(message, step.address.channel),
             deadline=step.deadline,
             valid_until=step.valid_until,
-            callback_url=self._callback_url(step.provider, attempt.repeats or attempt.id),
-            unsubscribe_url=self._unsubscribe_url(attempt.repeats or attempt.id)
+            callback_url=self._callback_url(step.provider, known_as),
+            unsubscribe_url=self._unsubscribe_url(known_as)
             if self._unsubscribe_url and (category is None or category.unsubscribe)
             else None,
             locale=message.body.get("locale"),

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from gateway.store.writes import Writes
 
 
+def holds(settlement: Settlement, place: Place | None) -> bool:
+    """Whether who settles may go on with the message: it has not ended, and its lease is still theirs."""
+    return place is not None and place.fence == settlement.claimed.lease.fence
+
+
 def amended(settlements: Sequence[Settlement], places: Mapping[str, Place]) -> Operation[dict[str, AttemptState]]:
     """Of those that come too late to go on, what the attempts are taken for by now."""
-    late = []
-    for settlement in settlements:
-        place = places.get(settlement.claimed.attempt.message)
-        if place is None or place.fence != settlement.claimed.lease.fence:
-            late.append(settlement.claimed.attempt.id)
+    late = [s.claimed.attempt.id for s in settlements if not holds(s, places.get(s.claimed.attempt.message))]
     if not late:
         return {}
     found = yield Fetch("select id, state from attempts where id = any($1)", (late,))

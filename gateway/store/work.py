@@ -220,7 +220,7 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     for index, settlement in enumerate(settlements):
         place = places.get(settlement.claimed.attempt.message)
         answers[index] = _recorded(settlement, place, amended.get(settlement.claimed.attempt.id), writes)
-        if settlement.outcome.state is not AttemptState.ACCEPTED and _holds(settlement, place):
+        if settlement.outcome.state is not AttemptState.ACCEPTED and late.holds(settlement, place):
             undecided.append((index, settlement))
     if undecided:
         read = yield from known.read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
@@ -249,10 +249,6 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     yield from late.leave_open([s for s in settlements if s.claimed.attempt.id in amended], places)
     killpoints.reached("settle.before_commit")
     return answers
-
-
-def _holds(settlement: Settlement, place: Place | None) -> bool:
-    return place is not None and place.fence == settlement.claimed.lease.fence
 
 
 def _recorded(settlement: Settlement, place: Place | None, taken_for: AttemptState | None, writes: Writes) -> Next:

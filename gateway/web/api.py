@@ -202,8 +202,6 @@ class Api:
         if state is None:
             raise Problem("not_found", "There is no such message")
         if state is not MessageState.CANCELLED:
-            state = (await self._store.states([message]))[message]
-        if state is not MessageState.CANCELLED:
             raise Problem("too_late", f"It cannot be cancelled any more: it is {state}", state=state)
         self._notice()  # whoever stood in line behind it
         return answer_json({"state": state})

@@ -9,7 +9,7 @@ help:
 	@echo "make lint        lint and types alone"
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
 	@echo "make faults      what happens when things break: every row of the matrix of faults with its full count, as a table"
-	@echo "make proofs      the long form of the proofs: thousands of drawn histories, 10 000 messages for one person, 8 processes"
+	@echo "make proofs      the long form of the proofs: other draws and ten times as many, thousands of histories, 10 000 messages for one person, 8 processes"
 	@echo "make simulation  the long form of the simulation: 20 000 installations in virtual time, with whatever goes wrong"
 	@echo "make mutants     how many planted faults the tests of the pure modules find, and those that they do not"
 	@echo "make bench       the benchmark tables (installs Redis for what it is compared with)"
@@ -47,7 +47,7 @@ lint: .venv/ready-for-tests
 
 test: lint .venv/ready-for-bench
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
 
 end-to-end: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
@@ -72,6 +72,7 @@ soak: .venv/ready-for-tests
 
 proofs: .venv/ready-for-tests
 	@sh tests/install-servers postgresql
+	DECORUM_EXAMPLES=10 $(BIN)/pytest tests/unit --numprocesses 2 --timeout 1800
 	$(BIN)/pytest tests/proofs -m full --timeout 3600
 
 # Takes about an hour. DECORUM_SEED=N shows one of them again.

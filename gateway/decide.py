@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.message import (
     Address,
@@ -116,6 +116,9 @@ class Behind:
 
 
 Step = Attempting | Deferred | Ended
+
+UNRESOLVED: Final = ("repeat", "look_up")
+"""What is waited for by a message some attempt of which may have been sent: it is decided anew then, by all rules."""
 
 
 @dataclass(frozen=True, slots=True)

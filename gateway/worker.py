@@ -12,7 +12,7 @@ import structlog
 
 from gateway import killpoints
 from gateway.config import Route
-from gateway.decide import Deferred
+from gateway.decide import UNRESOLVED, Deferred
 from gateway.intake import utc_now
 from gateway.message import Priority
 from gateway.store import Lost, StoreUnavailable
@@ -44,8 +44,6 @@ _PAUSE = timedelta(seconds=1)
 """Before what could not be decided is looked at again, so that one that never can be costs next to nothing."""
 _LAST_CALL = 5.0
 """Seconds that a call of the store that is under way at the end may take: it may bring leases, to be given back."""
-_UNRESOLVED = ("repeat", "look_up")
-"""What a message waits for of which all that was done is to find that nobody knows whether it was sent."""
 _ROUND = 1.0
 """Seconds between two looks for suspects where there are none to be run."""
 _WORTHWHILE = 4
@@ -205,7 +203,7 @@ class Worker:
         task = self._start(lease)
         await asyncio.wait([task])
         step = None if task.cancelled() else task.result()
-        if task.cancelled() or lease in self._left or (isinstance(step, Deferred) and step.rule in _UNRESOLVED):
+        if task.cancelled() or lease in self._left or (isinstance(step, Deferred) and step.rule in UNRESOLVED):
             return
         with suppress(StoreUnavailable):  # then it is run alone once more
             await self._store.clear(lease)

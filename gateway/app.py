@@ -96,7 +96,12 @@ class App:
         self._may_migrate = may_migrate
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{new_id()[-6:]}"
         self.metrics = Metrics(version("decorum"))
-        self.store = Store(engine_of(config.store, _clock), leases="worker" in self.roles, worker=self.worker_id)
+        self.store = Store(
+            engine_of(config.store, _clock),
+            leases="worker" in self.roles,
+            worker=self.worker_id,
+            hear=self.metrics.noted,
+        )
         self.providers: Mapping[str, Provider] = {name: build(name, s) for name, s in config.providers.items()}
         self.in_force = InForce(config, self.store, self.worker_id, self.metrics, self.providers)
         self._headroom = Headroom(space or _space_of(config.store))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.config import Category, Policy, Route
     from gateway.message import Attempt
     from gateway.unknown import Recourse
-    from providers import Channel
+    from providers import Act, Channel
     from ratelimit import Contact, FrequencyCap, Rule, Ruling, Verdict
 
 
@@ -135,6 +135,8 @@ class Judge:
     """How long after a decision the first byte may still be written."""
     events: frozenset[MessageState] = frozenset()
     """The states that others want to hear of."""
+    acts: frozenset[Act] = frozenset()
+    """The same of acts."""
     health: Health = field(default_factory=Health)
     recourses: Mapping[str, Recourse] = field(default_factory=dict)
     """Per provider: what it offers where it never answered."""
@@ -152,6 +154,11 @@ class Judge:
         category = self.policy.categories[message.category]
         facts = Facts(message, person, (), (), 0, now)
         return bool(reachable(facts, category, self.routes, self.span)[0])
+
+    @property
+    def conversion_windows(self) -> Mapping[str, timedelta]:
+        """By category, how long after a contact what a person does may be owed to it."""
+        return {name: category.conversion_window for name, category in self.policy.categories.items()}
 
     def counts(self, message: Message) -> bool:
         """Whether a contact by this message is held against others."""

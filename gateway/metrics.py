@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from gateway.acts import BANDS, LEFT, MOST
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.health import State
 from gateway.intake import Accepted, Answer, Conflict
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
+    from gateway.acts import Noted
     from gateway.config import Policy
     from gateway.message import Message
     from gateway.outcome import Outcome
@@ -131,6 +133,21 @@ class Metrics:
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
         )
+        self._acts = Counter(
+            "gateway_acts",
+            "What was done with messages, and by whom; channel is none where it belongs to no message.",
+            ["act", "agent", "channel"],
+            registry=registry,
+        )
+        self._departures = Counter(
+            "gateway_departures",
+            "People who opted out or uninstalled, by their contacts in the seven days before.",
+            ["act", "band"],
+            registry=registry,
+        )
+        for act in LEFT:
+            for name in (*(name for _, name in BANDS), MOST):
+                self._departures.labels(act, name)
         self.published = Counter("gateway_events_published", "Events that the broker confirmed.", registry=registry)
         self.due = Gauge(
             "gateway_due_messages", "Messages that are not settled, in the whole store.", registry=registry
@@ -191,6 +208,14 @@ class Metrics:
         self.swept = Counter(
             "gateway_policy_swept", "Waiting messages decided anew because the policy changed.", registry=registry
         )
+
+    def noted(self, acts: Iterable[Noted]) -> None:
+        """Acts were remembered."""
+        for one in acts:
+            deed, owed = one.deed, one.owed
+            self._acts.labels(deed.act, deed.agent, owed.channel or "none").inc()
+            if one.band:
+                self._departures.labels(deed.act, one.band).inc()
 
     def received(self, via: str, answer: Answer) -> None:
         """A request was answered."""

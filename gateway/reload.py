@@ -65,6 +65,7 @@ class InForce:
             patience={name: _patience(settings) for name, settings in config.providers.items()},
             span=config.worker.attempt,
             events=config.events.states,
+            acts=config.events.acts,
             recourses={name: _recourse(provider, config.providers[name]) for name, provider in running.items()},
         )
         self._store = store

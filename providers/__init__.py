@@ -7,6 +7,11 @@ import pkgutil
 from typing import Protocol, cast
 
 from providers._contract import (
+    Act,
+    Acted,
+    Agent,
+    Answer,
+    Answers,
     Callback,
     Channel,
     Content,
@@ -15,12 +20,14 @@ from providers._contract import (
     Forged,
     LooksUp,
     Misconfigured,
+    News,
     Provider,
     ProviderError,
     Push,
     Receipt,
     ReceiptStatus,
     Rejected,
+    Reply,
     Robocall,
     Settings,
     Sms,
@@ -28,10 +35,16 @@ from providers._contract import (
     Unavailable,
     Unconfirmed,
     Unreachable,
+    Wish,
 )
 from providers._pace import Pace
 
 __all__ = [
+    "Act",
+    "Acted",
+    "Agent",
+    "Answer",
+    "Answers",
     "Callback",
     "Channel",
     "Content",
@@ -40,6 +53,7 @@ __all__ = [
     "Forged",
     "LooksUp",
     "Misconfigured",
+    "News",
     "Pace",
     "Provider",
     "ProviderError",
@@ -47,6 +61,7 @@ __all__ = [
     "Receipt",
     "ReceiptStatus",
     "Rejected",
+    "Reply",
     "Robocall",
     "Settings",
     "Sms",
@@ -54,6 +69,7 @@ __all__ = [
     "Unavailable",
     "Unconfirmed",
     "Unreachable",
+    "Wish",
     "build",
     "channels",
     "kinds",

@@ -178,6 +178,74 @@ class Receipt:
     """The vendor's error code."""
 
 
+class Act(StrEnum):
+    """What was done with a message once it was there, or with what it is about."""
+
+    OPENED = "opened"
+    CLICKED = "clicked"
+    ANSWERED = "answered"
+    """A call was picked up."""
+    CONVERTED = "converted"
+    """The person did what the message was for; a stage says how far they came."""
+    APP_OPENED = "app_opened"
+    OPTED_OUT = "opted_out"
+    UNINSTALLED = "uninstalled"
+    """The last device of the person that could be notified is gone."""
+
+
+class Agent(StrEnum):
+    """Who did it."""
+
+    HUMAN = "human"
+    MACHINE = "machine"
+    """A mail program that fetches ahead, a scanner, an answering machine. Stops nothing, and counts apart."""
+
+
+class Wish(StrEnum):
+    """What a person answers to a message that can be answered."""
+
+    STOP = "stop"
+    START = "start"
+    HELP = "help"
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """A vendor reports what was done with an attempt's message."""
+
+    attempt: str
+    """Our reference, as the vendor returned it."""
+    act: Act
+    agent: Agent
+    why: str | None = None
+    """How it is known to be a machine: a closed word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A person answered: by a text to our number, or by a key pressed on a call."""
+
+    address: str
+    """Theirs: a phone number (E.164)."""
+    wish: Wish | None
+    """None: it cannot be told. The words themselves go no further."""
+    reference: str
+    """The vendor's id of the answer."""
+    attempt: str | None = None
+    """Our reference of what it answers, where the vendor says so."""
+
+
+News = Receipt | Acted | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a vendor is answered, where it waits for more than a status."""
+
+    body: bytes
+    content_type: str
+
+
 @dataclass(frozen=True, slots=True)
 class Callback:
     """A vendor's HTTP request, unparsed."""
@@ -239,12 +307,20 @@ class Provider(Protocol):
             ProviderError: in one of its six kinds; nothing else may escape but ``CancelledError``.
         """
 
-    def receipts(self, callback: Callback) -> Sequence[Receipt]:
+    def receipts(self, callback: Callback) -> Sequence[News]:
         """Verify a callback, then parse it. Pure. Empty where this kind receives none.
 
         Raises:
             Forged: the signature does not hold.
         """
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """A provider whose vendor does what our answer to a callback says."""
+
+    def answer(self, callback: Callback, news: Sequence[News]) -> Answer | None:
+        """What to answer, once the news of a verified callback is committed. None: nothing but success. Pure."""
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.config.values import Endpoint
 from gateway.config.words import Count, Length, Some, Text, listed
 from gateway.message import MessageState, Source
+from providers import Act
 
 
 def _brief(length: timedelta) -> timedelta:
@@ -177,6 +178,7 @@ class Events(Part):
     states: Some[MessageState] = tuple(
         state for state in MessageState if state not in (MessageState.WAITING, MessageState.SENDING)
     )
+    acts: Some[Act] = tuple(Act)
 
 
 class Retention(Part):

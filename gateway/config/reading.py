@@ -170,7 +170,9 @@ class Reading:
         part = self._parts.section(forms.Events, value, ("events",))
         if value is not None and broker is None:
             self._faults.add(("events",), "needs a broker to go to: add broker, or remove events")
-        return EventsConfig(part.exchange, frozenset(part.states if broker else ()))
+        return EventsConfig(
+            part.exchange, frozenset(part.states if broker else ()), frozenset(part.acts if broker else ())
+        )
 
     def _retention(self, value: object, policy: Policy) -> Retention:
         part = self._parts.section(forms.Retention, value, ("retention",))

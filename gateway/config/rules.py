@@ -123,6 +123,8 @@ class Category(Part):
     when_capped: WhenCapped = WhenCapped.DEFER
     collapse: Literal["newest"] | None = None
     abuse: Abuse | None = None
+    tracked: Flag | None = None
+    conversion_window: Length = timedelta(days=7)
 
     def named(self, name: str) -> values.Category:
         """Its meaning.
@@ -130,6 +132,7 @@ class Category(Part):
         Unless the file says otherwise, what is exempt from caps does not count for them, and every mail can be
         unsubscribed from but those that people wait for: critical ones, and those sent at any hour. Critical ones that
         no cap holds, such as one-time codes, are limited per address: an attacker may ask for them in anybody's name.
+        Opens and clicks are looked for in what people did not wait for.
         """
         critical, uncapped, exempt = self.priority == "critical", self.caps is not None, self.quiet_hours is not None
         return values.Category(
@@ -145,6 +148,8 @@ class Category(Part):
             unsubscribe=not (exempt or critical) if self.unsubscribe is None else self.unsubscribe,
             when_capped=self.when_capped,
             collapse=self.collapse is not None,
+            tracked=not critical if self.tracked is None else self.tracked,
+            conversion_window=self.conversion_window,
             abuse=self.abuse.rule() if self.abuse else _OF_CODES if critical and uncapped else None,
         )
 

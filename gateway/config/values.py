@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import providers
     from gateway.config.faults import Fault
     from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
-    from providers import Channel
+    from providers import Act, Channel
     from ratelimit import FrequencyCap, Holidays, MinimumGap, QuietHours, Rule, SendWindow
 
 DAY: Final = timedelta(days=1)
@@ -48,6 +48,10 @@ class Category:
     """Of one person's waiting messages of one campaign only the newest is sent."""
     abuse: FrequencyCap | None
     """How many of it one address may get, whomever they are for. Nothing is exempt from it."""
+    tracked: bool
+    """Whether opens and clicks of its messages are looked for, by a pixel and by links of ours."""
+    conversion_window: timedelta
+    """How long after a contact what the person does may be owed to it."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ class EventsConfig:
     exchange: str
     states: frozenset[MessageState]
     """Entering one of these puts an event into the outbox. Empty without a broker: nobody would fetch it."""
+    acts: frozenset[Act]
+    """The same of what is done with messages."""
 
 
 @dataclass(frozen=True)

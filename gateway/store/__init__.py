@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway import killpoints
 from gateway.ids import new_id
-from gateway.store import closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store import acts, closing, health, intake, pace, reading, upkeep, ward, work
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import timedelta
 
+    from gateway.acts import Deed, Noted
     from gateway.config import Policy
     from gateway.decide import Facts, Judge
     from gateway.message import Message, MessageState, OptOut, Priority, Profile
@@ -80,15 +81,24 @@ class Store:
     All of them raise ``StoreUnavailable`` within 6 s where the database cannot be asked; ``StoreFull``: it has no room.
     """
 
-    def __init__(self, engine: Engine, *, leases: bool = True, worker: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        leases: bool = True,
+        worker: str | None = None,
+        hear: Callable[[Sequence[Noted]], None] = lambda _: None,
+    ) -> None:
         """Ask a database.
 
         Args:
             engine: the database.
             leases: whether this process works on what it accepts.
             worker: whom its leases belong to, by a name that no process had before.
+            hear: is told of acts that have been remembered.
         """
         self._engine = engine
+        self._hear = hear
         self._leases = leases
         self._worker = worker or new_id()
         self._holder = int.from_bytes(blake2b(self._worker.encode(), digest_size=8).digest()) >> 1
@@ -159,7 +169,8 @@ class Store:
 
     async def settle(self, settlements: Sequence[Settlement], judge: Judge) -> list[Next]:
         """Record outcomes and decide what comes next."""
-        answers = await self._engine.write(lambda: work.settle(settlements, judge))
+        answers, noted = await self._engine.write(lambda: work.settle(settlements, judge))
+        self._hear(noted)
         killpoints.reached("settle.after_commit")
         return answers
 
@@ -197,17 +208,26 @@ class Store:
 
     async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
         """Amend attempts by vendors' news; how many changed."""
-        changed = await self._engine.write(lambda: upkeep.receipt(receipts, judge))
+        changed, noted = await self._engine.write(lambda: upkeep.receipt(receipts, judge))
+        self._hear(noted)
         killpoints.reached("receipt.after_commit")
         return changed
 
-    async def opt_out(self, person: str, optout: OptOut, via: str) -> bool:
-        """Record a person's no. False: nobody knows the person."""
-        return await self._engine.write(lambda: upkeep.opt_out(person, optout, via))
+    async def record(self, deeds: Sequence[Deed], judge: Judge) -> list[Noted | None]:
+        """Remember what was done with messages; None for each that was known already, or is nobody's we know."""
+        noted = await self._engine.write(lambda: acts.record(deeds, judge))
+        self._hear([one for one in noted if one])
+        return noted
 
-    async def opt_out_address(self, address: str, optout: OptOut, via: str) -> None:
+    async def opt_out(self, person: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None) -> bool:
+        """Record a person's no, said to an attempt where that is known. False: nobody knows the person."""
+        noted = await self._engine.write(lambda: upkeep.opt_out(person, optout, via, judge, attempt))
+        self._hear(noted or ())
+        return noted is not None
+
+    async def opt_out_address(self, address: str, optout: OptOut, via: str, judge: Judge) -> None:
         """Record a no that was said by an address, whoever it belongs to."""
-        await self._engine.write(lambda: upkeep.opt_out_address(address, optout, via))
+        self._hear(await self._engine.write(lambda: upkeep.opt_out_address(address, optout, via, judge)))
 
     async def opt_in(self, person: str, address: str | None, optout: OptOut) -> bool:
         """Take back exactly this no, of a person or (with ``person`` empty) of an address. False: it was never said."""

@@ -12,6 +12,7 @@ from gateway.decide import Facts
 from gateway.message import Attempt, Message, MessageState, Person, instant
 from gateway.outcome import state_of
 from gateway.store import rows
+from gateway.store.acts import of_message
 from gateway.store.engine import Fetch, Now, Operation
 from gateway.store.intake import EMPTY_PROFILE
 from gateway.store.known import read_addresses, read_people, read_refused
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from gateway.acts import Record
     from gateway.decide import Judge
     from ratelimit import Contact
 
@@ -55,6 +57,8 @@ class MessageView:
     """Its worker vanished while it held it, so it is run alone."""
     crashes: int = 0
     """How many workers have died of it since, while it was run alone."""
+    acts: Sequence[Record] = ()
+    """What was done with it, by whom, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ def view(message: str) -> Operation[MessageView | None]:
         decisions,
         bool(due and due[0][2]),
         due[0][3] if due else 0,
+        (yield from of_message(message)),
     )
 
 

@@ -131,6 +131,7 @@ attempts = Table(
     postgresql_with=_UPDATED_IN_PLACE,
 )
 Index("attempts_message", attempts.c.message)
+Index("attempts_address", attempts.c.address, attempts.c.begun_at)
 
 unknowns = Table(
     "unknowns",
@@ -226,6 +227,40 @@ optouts = Table(
     comment="Who said no to what.",
 )
 Index("optouts_address", optouts.c.address)
+
+acts = Table(
+    "acts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("key", Text, nullable=False, comment="what is told twice under one key is one act"),
+    Column("person", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("agent", Text, nullable=False, comment="human or machine"),
+    Column("done_at", BigInteger, nullable=False),
+    Column("message", Text, comment="null: it belongs to none"),
+    Column("attempt", Text, comment="null: it is not known which"),
+    Column("channel", Text),
+    Column("category", Text),
+    Column("stage", Text, comment="of a conversion: how far the person came"),
+    Column("link", SmallInteger, comment="of a click: which of the message's links"),
+    Column("via", Text, nullable=False, comment="how we heard of it"),
+    Column("why", Text, comment="of a machine: how it is known to be one"),
+    Column("band", Text, comment="of who leaves: how many contacts there were in the week before"),
+    comment="What was done with messages, and by whom.",
+)
+Index("acts_key", acts.c.key, unique=True)
+Index("acts_message", acts.c.message)
+Index("acts_done", acts.c.done_at)
+
+links = Table(
+    "links",
+    metadata,
+    Column("code", Text, primary_key=True, comment="the path of the short link"),
+    Column("attempt", Text, nullable=False),
+    Column("link", SmallInteger, nullable=False, comment="which of the message's links, from 1"),
+    comment="Short links in what was sent. Where they lead stands in the message.",
+)
+Index("links_attempt", links.c.attempt)
 
 decisions = Table(
     "decisions",

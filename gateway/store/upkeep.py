@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import killpoints
+from gateway.acts import Deed, Owed
 from gateway.decide import Ended, fingerprint
+from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant
 from gateway.outcome import amended, state_of
 from gateway.store import rows
+from gateway.store.acts import note, owners
+from gateway.store.devices import dropped
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.known import is_open, lock
 from gateway.store.late import watch
@@ -20,12 +24,13 @@ from gateway.store.reading import states
 from gateway.store.schema import BEHIND, PLACE, RULED
 from gateway.store.writes import CONTACT, PUBLISH, SUPPRESS, Writes, contact_rows, event_row
 from gateway.whereabouts import whereabouts
-from providers import ReceiptStatus
+from providers import Act, Agent, ReceiptStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from gateway.acts import Noted
     from gateway.config import Policy
     from gateway.decide import Judge
     from gateway.message import Attempt, Message, OptOut
@@ -34,8 +39,8 @@ if TYPE_CHECKING:
 _MICROSECOND = 1e-6
 
 
-def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
-    """Amend attempts by what vendors report; returns how many that changed.
+def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[int, list[Noted]]]:
+    """Amend attempts by what vendors report; returns how many that changed, and who has left by that.
 
     Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back. It
     holds for all that the vendor takes for the same message. Of a message that is closed it changes nothing.
@@ -44,6 +49,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
     wanted = [news.attempt for news in receipts]
     people = dict((yield Fetch("select id, person from attempts where id = any($1)", (wanted,))))
     profiles = yield from lock(people.values())
+    dead = []
     for news in receipts:
         if (person := people.get(news.attempt)) is None:
             continue
@@ -57,6 +63,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
         )
         if news.status is ReceiptStatus.UNREACHABLE:
             yield from _suppress(message, profiles[person], attempt, f"receipt:{news.code or news.raw_status}", now)
+            dead.append((message, attempt))
         if instant(now) >= message.expires_at + LISTENED:
             continue
         changed += 1
@@ -77,8 +84,9 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[int]:
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
             )
         yield from move_up([(person, line, now) for line, _ in settled if line], {person}, now)
+    noted = (yield from dropped(dead, profiles, judge, (yield Now()))) if dead else []
     killpoints.reached("receipt.before_commit")
-    return changed
+    return changed, noted
 
 
 def _amend(attempt: Attempt, state: AttemptState, news: Receipt, now: int) -> Operation[None]:
@@ -116,20 +124,61 @@ _STATES = {
 }
 
 
-def opt_out(person: str, optout: OptOut, via: str) -> Operation[bool]:
-    """Record a person's no; it holds for every intent committed after this. False: nobody knows the person."""
+def opt_out(
+    person: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None
+) -> Operation[list[Noted] | None]:
+    """Record a person's no; it holds for every intent committed after this. None: nobody knows the person.
+
+    Args:
+        via: how it was said.
+        judge: the one in force.
+        attempt: what it was said to, where that is known.
+
+    Returns:
+        What was remembered of it: nothing, where it had been said before.
+    """
     if not (yield from lock([person])):
-        return False
+        return None
     now: int = yield Now()
+    said_before = yield Fetch(_SAID_BEFORE, (person, "", *_said(optout)))
     yield Run(OPT_OUT, [(person, "", *_said(optout), via, now)])
     yield Run(WAKE, [(person, now)])
-    return True
+    if said_before:
+        return []
+    owed = Owed(person)
+    if attempt:
+        owed = (yield from owners([attempt])).get(attempt, owed)
+    return (yield from note([(_no(via), owed)], judge, now))
 
 
-def opt_out_address(address: str, optout: OptOut, via: str) -> Operation[None]:
-    """Record a no that was said by an address, whoever it belongs to; it holds for decisions made after this."""
+def opt_out_address(address: str, optout: OptOut, via: str, judge: Judge) -> Operation[list[Noted]]:
+    """Record a no that was said by an address, whoever it belongs to; it holds for decisions made after this.
+
+    It is remembered of everybody who was contacted there lately.
+    """
+    told = fingerprint(address)
     now: int = yield Now()
-    yield Run(OPT_OUT, [("", fingerprint(address), *_said(optout), via, now)])
+    said_before = yield Fetch(_SAID_BEFORE, ("", told, *_said(optout)))
+    yield Run(OPT_OUT, [("", told, *_said(optout), via, now)])
+    if said_before:
+        return []
+    found = yield Fetch(
+        "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person",
+        (told, now - _LATELY),
+    )
+    owed = yield from owners([attempt for _, attempt in found])
+    return (yield from note([(_no(via), owed.get(attempt, Owed(person))) for person, attempt in found], judge, now))
+
+
+def _no(via: str) -> Deed:
+    return Deed(Act.OPTED_OUT, Agent.HUMAN, via, new_id())
+
+
+_SAID_BEFORE = (
+    "select 1 from optouts where person = $1 and address = $2 and channel = $3 and category = $4 and topic = $5"
+)
+_LATELY = 90 * 24 * 3600 * 1_000_000
+"""Microseconds within which whoever was contacted at an address may be the one who says no there."""
 
 
 def opt_in(person: str, address: str | None, optout: OptOut) -> Operation[bool]:
@@ -240,7 +289,7 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
 
     Args:
         messages: the oldest message id that stays; what belongs to older ones goes with them.
-        contacts: the oldest attempt id whose contact stays.
+        contacts: the oldest attempt id whose contact stays; older acts go too.
         expired: microseconds; messages that expired later stay too.
         limit: rows of each kind.
     """
@@ -252,8 +301,11 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
     )
     yield Run("delete from requests where id = $1 and source = $2", [(request, source) for _, request, source in gone])
     ids = [(message,) for message, _, _ in gone]
-    yield Run("delete from attempts where message = $1", ids)
+    made = yield Fetch(
+        "delete from attempts where message = any($1) returning id", ([message for message, _, _ in gone],)
+    )
     yield Run("delete from decisions where message = $1", ids)
+    yield Run("delete from links where attempt = $1", [(attempt,) for (attempt,) in made])
     places = yield Fetch(
         "delete from contacts where attempt in"
         " (select attempt from contacts where attempt < $1 order by attempt limit $2) returning 1",
@@ -266,11 +318,15 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
         (limit, expired),
     )
     yield Run("delete from doubtful where begun_at < $1", [(expired,)])
+    done = yield Fetch(
+        "delete from acts where id in (select id from acts where id < $1 order by id limit $2) returning 1",
+        (contacts, limit),
+    )
     parked = yield Fetch(
         "delete from parked where id in (select id from parked where id < $1 order by id limit $2) returning 1",
         (messages, limit),
     )
-    return len(gone) + len(places) + len(parked)
+    return len(gone) + len(places) + len(done) + len(parked)
 
 
 def activate(policy: Policy, worker: str) -> Operation[int]:

@@ -16,7 +16,7 @@ from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
 from gateway.outcome import BUG, Outcome
-from gateway.store import known, late, line, rows
+from gateway.store import devices, known, late, line, rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.leases import Lease, Lost, Next, Settlement
 from gateway.store.line import Place
@@ -27,6 +27,7 @@ from ratelimit import Ruling
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from gateway.acts import Noted
     from gateway.decide import Facts, Judge, Step
     from gateway.message import Message, Priority
     from providers import Channel
@@ -196,8 +197,8 @@ def _collapsed(newest: str) -> Ended:
     return Ended(MessageState.REFUSED, Refusal.COLLAPSED, (why,))
 
 
-def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Next]]:
-    """Record what became of attempts, and what comes next for their messages.
+def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[tuple[list[Next], list[Noted]]]:
+    """Record what became of attempts, and what comes next for their messages; also who has left by that.
 
     What was learnt of an attempt is evidence and is recorded even if the lease was lost; what to do next is decided
     only by who holds the lease.
@@ -247,8 +248,10 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[list[Ne
     yield from late.tell(settlements, amended, places, writes)
     yield from writes.run()
     yield from late.leave_open([s for s in settlements if s.claimed.attempt.id in amended], places)
+    dead = (s.claimed for s in settlements if s.outcome.state is AttemptState.UNREACHABLE)
+    noted = yield from devices.dropped(((one.lease.message, one.attempt) for one in dead), profiles, judge, writes.us)
     killpoints.reached("settle.before_commit")
-    return answers
+    return answers, noted
 
 
 def _recorded(settlement: Settlement, place: Place | None, taken_for: AttemptState | None, writes: Writes) -> Next:

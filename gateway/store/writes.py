@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from gateway.acts import Noted
     from gateway.decide import Facts, Judge, Step
     from gateway.message import Message
     from gateway.outcome import Outcome
@@ -307,21 +308,37 @@ def event_row(
     more: dict[str, Any],
 ) -> tuple[str, str, str]:
     """An event as the outbox keeps it: its id, its routing key, and JSON without its sequence number."""
-    body = message.body
+    event = {"event": new_id(), "state": state, "reason": reason, "at": rfc3339(at), **_about(message)}
+    if attempt:
+        event |= {"attempt": attempt.id, "channel": attempt.channel, "provider": attempt.provider}
+    return event["event"], f"message.{state}", orjson.dumps(event | more).decode()
+
+
+def act_event(noted: Noted, message: Message | None, at: datetime) -> tuple[str, str, str]:
+    """The same of an act: ``message.<act>`` where it belongs to a message that is remembered, else ``person.<act>``."""
+    deed, owed = noted.deed, noted.owed
     event: dict[str, Any] = {
         "event": new_id(),
-        "state": state,
-        "reason": reason,
+        "act": deed.act,
+        "agent": deed.agent,
+        "via": deed.via,
         "at": rfc3339(at),
+    }
+    event |= _about(message) if message else {"user": owed.person}
+    more = {"attempt": owed.attempt, "channel": owed.channel, "reached": deed.stage, "link": deed.link}
+    event |= {field: value for field, value in more.items() if value is not None}
+    return event["event"], f"{'message' if message else 'person'}.{deed.act}", orjson.dumps(event).decode()
+
+
+def _about(message: Message) -> dict[str, Any]:
+    """Which message an event is about, without addresses and content."""
+    about = {
         "message": message.id,
         "id": message.request,
         "source": message.source,
         "user": message.person,
         "category": message.category,
     }
-    for field in ("campaign", "stage", "variant", "labels"):
-        if value := body.get(field):
-            event[field] = value
-    if attempt:
-        event |= {"attempt": attempt.id, "channel": attempt.channel, "provider": attempt.provider}
-    return event["event"], f"message.{state}", orjson.dumps(event | more).decode()
+    return about | {
+        field: value for field in ("campaign", "stage", "variant", "labels") if (value := message.body.get(field))
+    }

@@ -88,7 +88,7 @@ def public_app(
     limits = limits or Limits()
     places, memory = Room(limits.requests * _PUBLIC), Room(limits.memory)
     callbacks = Callbacks(store, providers, judge, public_url, metrics, memory, callback_seconds)
-    routes = [*callbacks.routes(), *Tracking(store, metrics, memory).routes()]
+    routes = [*callbacks.routes(), *Tracking(store, judge, metrics, memory).routes()]
     return _app(routes, places)
 
 

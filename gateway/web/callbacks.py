@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from aiohttp import web
 
+from gateway.acts import reported
 from gateway.batcher import Batcher
 from gateway.web.bodies import Body, Room
 from gateway.web.problems import Problem, unavailable
-from providers import Callback, Forged
+from providers import Acted, Callback, Forged, Receipt, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.acts import Deed
     from gateway.decide import Judge
     from gateway.metrics import Metrics
     from gateway.store import Store
-    from providers import Provider, Receipt
+    from providers import News, Provider
 
 
 _WAITING = 10_000
@@ -39,7 +41,8 @@ class Callbacks:
         seconds: float,
     ) -> None:
         """``seconds``: how long a vendor is kept waiting."""
-        self._received: Batcher[Receipt, None] = Batcher(self._record, lanes=1, room=_WAITING)
+        self._received: Batcher[Receipt, None] = Batcher(self._receive, lanes=1, room=_WAITING)
+        self._acted: Batcher[Deed, None] = Batcher(self._remember, lanes=1, room=_WAITING)
         self._store = store
         self._providers = providers
         self._judge = judge
@@ -52,9 +55,24 @@ class Callbacks:
         """For the public listener."""
         return [web.post("/callbacks/{provider}", self._report)]
 
-    async def _record(self, receipts: Sequence[Receipt]) -> list[None]:
+    async def _receive(self, receipts: Sequence[Receipt]) -> list[None]:
         await self._store.receipt(receipts, self._judge())
         return [None] * len(receipts)
+
+    async def _remember(self, deeds: Sequence[Deed]) -> list[None]:
+        await self._store.record(deeds, self._judge())
+        return [None] * len(deeds)
+
+    async def _commit(self, news: News, provider: str) -> None:
+        match news:
+            case Receipt():
+                await self._received(news)
+            case Acted():
+                await self._acted(reported(news, provider))
+            case Reply():
+                pass
+            case _:
+                assert_never(news)
 
     async def _report(self, request: web.Request) -> web.Response:
         """Answered with success only when the news is committed: until then the vendor must ask again."""
@@ -71,15 +89,16 @@ class Callbacks:
                 body=await body.read(),
             )
             try:
-                receipts = provider.receipts(callback)
+                news = provider.receipts(callback)
             except Forged:
                 self._metrics.reported(name, "forged")
                 raise Problem("forged", "It was not signed by the vendor, or not for this address") from None
             try:
                 async with asyncio.timeout_at(until):
-                    await asyncio.gather(*map(self._received, receipts))
+                    await asyncio.gather(*(self._commit(one, name) for one in news))
             except TimeoutError:
                 raise unavailable("The database did not answer in time: report it again") from None
-        for receipt in receipts:
-            self._metrics.reported(name, receipt.status)
+        for one in news:
+            if isinstance(one, Receipt):
+                self._metrics.reported(name, one.status)
         return web.Response(status=204)

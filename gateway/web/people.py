@@ -262,11 +262,11 @@ class People:
             raise _malformed([_unconfigured(no.category, categories)])
         if no.user is not None:
             await self._store.introduce(no.user)  # a no that comes before the first message counts as well
-            await self._store.opt_out(no.user, no.said, via="api")
+            await self._store.opt_out(no.user, no.said, "api", self._judge())
             self._metrics.optouts.labels("api").inc()
             await settled(self._store, no.user)
         elif no.address is not None:
-            await self._store.opt_out_address(no.address, no.said, via="api")
+            await self._store.opt_out_address(no.address, no.said, "api", self._judge())
             self._metrics.optouts.labels("api").inc()
             # Whoever decided before this was committed hands over until the deadline, and whom the address belongs to
             # is not known.

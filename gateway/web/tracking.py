@@ -15,6 +15,9 @@ from gateway.web.people import settled
 from gateway.web.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.decide import Judge
     from gateway.metrics import Metrics
     from gateway.store import Store
 
@@ -56,8 +59,10 @@ def unsubscribe_url(public_url: str, attempt: str) -> str:
 class Tracking:
     """The links that messages carry. Whoever follows one learns nothing: unknown ones are answered like known ones."""
 
-    def __init__(self, store: Store, metrics: Metrics, room: Room) -> None:
+    def __init__(self, store: Store, judge: Callable[[], Judge], metrics: Metrics, room: Room) -> None:
+        """``judge``: the one in force now."""
         self._store = store
+        self._judge = judge
         self._metrics = metrics
         self._room = room
 
@@ -78,7 +83,7 @@ class Tracking:
         known = await self._store.addressee(attempt) if ID.fullmatch(attempt) else None
         if known:
             person, no = known[0], OptOut(category=known[1])
-            if await self._store.opt_out(person, no, via="one_click"):
+            if await self._store.opt_out(person, no, "one_click", self._judge(), attempt):
                 self._metrics.optouts.labels("one_click").inc()
             await settled(self._store, person)
         return web.Response(text="You have been unsubscribed.\n")

@@ -475,18 +475,18 @@ async def test_an_opt_out_blocks_what_is_waiting(world: World) -> None:
     new = world.new()
     await world.accept(new)
     await world.due()
-    assert await world.store.opt_out("ann", OptOut(category="campaign"), "one_click")
+    assert await world.store.opt_out("ann", OptOut(category="campaign"), "one_click", world.judge)
     assert await world.due() == [Ended(MessageState.REFUSED, "opted_out")]
     assert await world.state(new) is MessageState.REFUSED
 
 
 async def test_an_opt_out_of_nobody_is_said(world: World) -> None:
-    assert not await world.store.opt_out("nobody", OptOut(), "one_click")
+    assert not await world.store.opt_out("nobody", OptOut(), "one_click", world.judge)
 
 
 async def test_a_profile_keeps_what_the_person_said_by_themselves(world: World) -> None:
     await world.store.put_profiles([("ann", Profile(opted_out=(OptOut(channel=Channel.SMS),)))])
-    await world.store.opt_out("ann", OptOut(category="campaign"), "one_click")
+    await world.store.opt_out("ann", OptOut(category="campaign"), "one_click", world.judge)
     await world.store.put_profiles([("ann", Profile(phone="+447400123456", opted_out=()))])
     person = await world.store.person("ann")
     assert person is not None

@@ -35,7 +35,7 @@ async def test_a_person_whom_nobody_knows_can_be_asked_about_and_stays_unknown(w
 async def test_what_is_asked_about_a_person_is_answered_by_all_that_a_decision_would_see(world: World) -> None:
     profile = Profile(phone=PHONE, opted_out=(OptOut(topic="rates"),))
     await world.store.put_profiles([("ann", profile)])
-    await world.store.opt_out_address(PHONE, OptOut(category="nudge"), "api")
+    await world.store.opt_out_address(PHONE, OptOut(category="nudge"), "api", world.judge)
     await world.sent(world.new(channels=SMS))
     await world.sent(world.new("bob", "code", channels=SMS))
     facts = await world.store.prospect(world.new(category="code", to={}).message, world.judge)

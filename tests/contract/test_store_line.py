@@ -73,7 +73,7 @@ async def test_what_the_person_has_said_no_to_takes_nobodys_place(world: World) 
     old, wanted = world.new(category="digest"), world.new(category="digest", labels={"topic": "rates"})
     unwanted = world.new(category="digest", labels={"topic": "games"})
     await world.accept(old, wanted, unwanted)
-    await world.store.opt_out("ann", OptOut(topic="games"), via="api")
+    await world.store.opt_out("ann", OptOut(topic="games"), "api", world.judge)
     await world.day(NOON + timedelta(hours=1))
     assert await world.states(old, wanted, unwanted) == [
         MessageState.REFUSED,
@@ -211,12 +211,12 @@ async def test_one_that_lost_a_channel_and_is_tried_again_later_holds_up_none_ei
 
 
 async def no_by_address(world: World) -> None:
-    await world.store.opt_out_address("x@example.com", OptOut(), "stop")
+    await world.store.opt_out_address("x@example.com", OptOut(), "stop", world.judge)
 
 
 async def no_to_topic(world: World) -> None:
     await world.store.put_profiles([("ann", Profile())])
-    await world.store.opt_out("ann", OptOut(channel=Channel.EMAIL, topic="t"), "api")
+    await world.store.opt_out("ann", OptOut(channel=Channel.EMAIL, topic="t"), "api", world.judge)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ async def test_a_place_on_a_channel_before_the_one_that_is_waited_for_is_taken_t
 async def test_who_takes_a_no_back_may_be_told_at_once(world: World) -> None:
     world.ruled(ONE_MAIL)
     await world.sent(world.new(category="newsletter", channels=EMAIL))
-    await world.store.opt_out("ann", OptOut(channel=Channel.SMS), "stop")
+    await world.store.opt_out("ann", OptOut(channel=Channel.SMS), "stop", world.judge)
     new = world.new()
     await world.accept(new)
     (waits,) = await world.due()

@@ -108,7 +108,7 @@ async def test_another_spelling_of_an_address_is_the_same_address(world: World) 
 
 
 async def test_a_no_by_an_address_holds_however_it_is_spelt(world: World) -> None:
-    await world.store.opt_out_address("Ann@example.com", OptOut(), via="api")
+    await world.store.opt_out_address("Ann@example.com", OptOut(), "api", world.judge)
     await world.accept(world.new("ann", channels=EMAIL, to={"email": "ann@Example.com"}))
     assert reasons(await world.due()) == {"opted_out": 1}
 
@@ -224,11 +224,11 @@ OTHERS = [
 
 
 async def by_person(world: World, no: OptOut) -> None:
-    assert await world.store.opt_out("ann", no, "stop")
+    assert await world.store.opt_out("ann", no, "stop", world.judge)
 
 
 async def by_address(world: World, no: OptOut) -> None:
-    await world.store.opt_out_address(PHONE, no, "stop")
+    await world.store.opt_out_address(PHONE, no, "stop", world.judge)
 
 
 async def in_the_profile(world: World, no: OptOut) -> None:
@@ -249,7 +249,7 @@ async def test_a_no_between_lease_and_claim_holds_for_what_it_covers(
 
 
 async def test_a_no_of_an_address_holds_for_whoever_has_it_and_on_the_next_channel_of_none(world: World) -> None:
-    await world.store.opt_out_address(PHONE, OptOut(), "stop")
+    await world.store.opt_out_address(PHONE, OptOut(), "stop", world.judge)
     await world.accept(world.new(channels=SMS), world.new("bob"), world.new("cleo", to={"phone": OTHER_PHONE}))
     steps = {step.lease.message.person: step.step.address.channel for step in claimed_of(await world.due())}
     assert steps == {"bob": Channel.EMAIL, "cleo": Channel.SMS}
@@ -262,8 +262,8 @@ async def test_a_no_of_an_address_holds_for_whoever_has_it_and_on_the_next_chann
 async def test_a_no_is_taken_back_in_the_words_in_which_it_was_said(world: World) -> None:
     await world.store.put_profiles([("ann", Profile(phone=PHONE))])
     no = OptOut(channel=Channel.SMS, topic="rates")
-    await world.store.opt_out("ann", no, "api")
-    await world.store.opt_out_address(PHONE, no, "api")
+    await world.store.opt_out("ann", no, "api", world.judge)
+    await world.store.opt_out_address(PHONE, no, "api", world.judge)
     assert not await world.store.opt_in("ann", None, OptOut(channel=Channel.SMS))
     assert not await world.store.opt_in("", OTHER_PHONE, no)
     assert await world.store.opt_in("ann", None, no)
@@ -276,7 +276,7 @@ async def test_a_no_is_taken_back_in_the_words_in_which_it_was_said(world: World
 
 async def test_a_no_said_twice_is_one(world: World) -> None:
     await world.store.put_profiles([("ann", Profile(opted_out=(OptOut(topic="rates"),)))])
-    await world.store.opt_out("ann", OptOut(topic="rates"), "stop")
+    await world.store.opt_out("ann", OptOut(topic="rates"), "stop", world.judge)
     await world.store.put_profiles([("ann", Profile(opted_out=()))])
     assert (await world.person()).person.optouts == (OptOut(topic="rates"),)  # said by the person too
 
@@ -285,7 +285,7 @@ async def test_a_no_between_two_tries_ends_the_message_as_refused(world: World) 
     new = world.new(channels=SMS)
     second = await world.settle(await world.claimed(new), outcome(AttemptState.NOT_SENT))
     await world.settle(second, outcome(AttemptState.NOT_SENT))
-    await world.store.opt_out("ann", OptOut(), "stop")
+    await world.store.opt_out("ann", OptOut(), "stop", world.judge)
     assert await world.due() == [Ended(MessageState.REFUSED, "opted_out")]
     assert await world.state(new) is MessageState.REFUSED
 

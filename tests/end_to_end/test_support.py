@@ -467,9 +467,9 @@ async def test_an_opt_out_says_who_said_no_to_what(desk: Desk, no: OptOut, by: s
     desk.now = at("2026-11-25T23:00+09:00")
     message = await desk.sent("r1", "alert", labels={"topic": "rates"})
     if by == "person":
-        await desk.store.opt_out("hana", no, via="api")
+        await desk.store.opt_out("hana", no, "api", desk.judge)
     else:
-        await desk.store.opt_out_address(PHONE, no, via="api")
+        await desk.store.opt_out_address(PHONE, no, "api", desk.judge)
     says(await desk.explain(message), "it will be refused, because the person, or the address", told)
     desk.now = at("2026-11-26T08:00+09:00")
     await desk.work()

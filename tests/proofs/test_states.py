@@ -541,12 +541,12 @@ class Courtesy(RuleBasedStateMachine):
         channel, category, topic = said
         optout = OptOut(channel=channel or None, category=category or None, topic=topic or None)
         if by_address % 3:
-            assert self.arena.do(self.arena.store.opt_out(person, optout, "one_click"))
+            assert self.arena.do(self.arena.store.opt_out(person, optout, "one_click", self.judge))
             self.model.noes.setdefault((person, ""), {})[said] = "one_click"
             return
         known = self.model.people[person]
         address = (known.phone, known.email)[by_address % 2] or PHONES[0]
-        self.arena.do(self.arena.store.opt_out_address(address, optout, "stop"))
+        self.arena.do(self.arena.store.opt_out_address(address, optout, "stop", self.judge))
         self.model.noes.setdefault(("", address), {})[said] = "stop"
 
     @precondition(lambda self: any(self.model.noes.values()))

@@ -135,7 +135,7 @@ class Gateway:
 
         async def say_no() -> None:
             await self.store.introduce(person)
-            await self.store.opt_out(person, optout, via="api")
+            await self.store.opt_out(person, optout, "api", self.in_force.judge)
             await settled(self.store, person)
             self._notice()
 
@@ -145,7 +145,7 @@ class Gateway:
         """The same of an address."""
 
         async def say_no() -> None:
-            await self.store.opt_out_address(address, optout, via="api")
+            await self.store.opt_out_address(address, optout, "api", self.in_force.judge)
             await asyncio.sleep(self.in_force.judge.span.total_seconds())
             self._notice()
 

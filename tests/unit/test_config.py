@@ -137,6 +137,8 @@ def test_the_sample_of_the_design_loads() -> None:
         when_capped=WhenCapped.DEFER,
         collapse=False,
         abuse=FrequencyCap("abuse", 5, timedelta(hours=1)),
+        tracked=False,
+        conversion_window=timedelta(days=7),
     )
     assert transactional.on_unknown is OnUnknown.REPEAT
     assert transactional.expires_after == timedelta(hours=72)

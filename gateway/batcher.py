@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.intake import Overloaded
 from gateway.store import StoreUnavailable
+from gateway.store.engine import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,7 +32,7 @@ class Batcher(Generic[T, R]):
         self,
         run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
         *,
-        most: int = 256,
+        most: int = 96,
         lanes: int = 2,
         room: int | None = None,
         urgent: Callable[[T], bool] | None = None,
@@ -86,10 +87,7 @@ class Batcher(Generic[T, R]):
 
     async def _fly(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            answers = await self._run([item for item, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            await _answer(batch, await self._run([item for item, _ in batch]))
         except StoreUnavailable as error:
             for _, future in batch:
                 if not future.done():
@@ -106,3 +104,12 @@ class Batcher(Generic[T, R]):
             self._free += 1
             if self._waiting and self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(_GATHER, self._start)
+
+
+async def _answer(batch: Sequence[tuple[T, asyncio.Future[R]]], answers: Sequence[R]) -> None:
+    """Let all go on, but not all in one turn of the loop."""
+    for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True), 1):
+        if not future.done():
+            future.set_result(answer)
+        if number % TURN == 0:
+            await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.message import (
     Address,
@@ -117,9 +117,6 @@ class Behind:
 
 Step = Attempting | Deferred | Ended
 
-UNRESOLVED: Final = ("repeat", "look_up")
-"""What is waited for by a message some attempt of which may have been sent: it is decided anew then, by all rules."""
-
 
 @dataclass(frozen=True, slots=True)
 class Judge:
@@ -134,9 +131,8 @@ class Judge:
     span: timedelta
     """How long after a decision the first byte may still be written."""
     events: frozenset[MessageState] = frozenset()
-    """The states that others want to hear of."""
+    """The states that others want to hear of, and the acts."""
     acts: frozenset[Act] = frozenset()
-    """The same of acts."""
     health: Health = field(default_factory=Health)
     recourses: Mapping[str, Recourse] = field(default_factory=dict)
     """Per provider: what it offers where it never answered."""
@@ -154,11 +150,6 @@ class Judge:
         category = self.policy.categories[message.category]
         facts = Facts(message, person, (), (), 0, now)
         return bool(reachable(facts, category, self.routes, self.span)[0])
-
-    @property
-    def conversion_windows(self) -> Mapping[str, timedelta]:
-        """By category, how long after a contact what a person does may be owed to it."""
-        return {name: category.conversion_window for name, category in self.policy.categories.items()}
 
     def counts(self, message: Message) -> bool:
         """Whether a contact by this message is held against others."""

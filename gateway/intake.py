@@ -103,7 +103,7 @@ class Overloaded(Exception):
 LARGEST = 256 * 1024
 """Bytes of one request. Of a longer one no more than its beginning is kept anywhere."""
 _DEEPEST = 32
-_TURN = 64
+_TURN = 16
 """Requests of a batch that are read in one turn of the event loop."""
 
 

@@ -75,6 +75,8 @@ class Left:
     at: datetime
 
 
+UNRESOLVED: Final = ("repeat", "look_up")
+"""What is waited for by a message some attempt of which may have been sent: it is decided anew then, by all rules."""
 NO_RECOURSE: Final = Recourse()
 NO_RECOURSES: Final[Mapping[str, Recourse]] = MappingProxyType({})
 

@@ -12,14 +12,15 @@ import structlog
 
 from gateway import killpoints
 from gateway.config import Route
-from gateway.decide import UNRESOLVED, Deferred
+from gateway.decide import Deferred
 from gateway.intake import utc_now
 from gateway.message import Priority
 from gateway.store import Lost, StoreUnavailable
+from gateway.unknown import UNRESOLVED
 from providers import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from gateway.decide import Judge
@@ -115,20 +116,27 @@ class Worker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until told to stop."""
+        """Work until told to stop. What is critical is leased beside the rest, so that it waits for no large batch."""
         self._looping()
-        while not self._ending.is_set():
+        rest: asyncio.Task[int] | None = None
+        while not self._ending.is_set() or rest:
             self._wake.clear()
+            leased = 0
             try:
+                if rest and (rest.done() or self._unheard or self._ending.is_set()):
+                    done, rest = rest, None
+                    leased = await done
                 await self._pipeline.disown()
                 await self._give_back()
-                leased = await self._lease()
+                leased += await self._lease(self._wanted(critical=True))
+                if rest is None and not self._ending.is_set() and (wanted := self._wanted(critical=False)):
+                    rest = asyncio.create_task(self._lease(wanted))
+                    rest.add_done_callback(lambda _: self._wake.set())
                 self._answered()
             except StoreUnavailable as error:
                 if self.ready:
                     log.warning("worker.store_lost", reason=str(error))
                 self._unanswered()
-                leased = 0
             if not leased:
                 await self._rest()
 
@@ -215,8 +223,7 @@ class Worker:
         except TimeoutError:
             self._maybe.update(self._pairs)
 
-    async def _lease(self) -> int:
-        wanted = self._wanted()
+    async def _lease(self, wanted: Sequence[tuple[Priority, Channel, int]]) -> int:
         if not wanted:
             return 0
         self._maybe.difference_update(pair[:2] for pair in wanted)
@@ -237,8 +244,8 @@ class Worker:
             self._start(lease)
         return len(leases)
 
-    def _wanted(self) -> list[tuple[Priority, Channel, int]]:
-        """Of what there may be some due, how many more are to be leased; critical first.
+    def _wanted(self, *, critical: bool) -> list[tuple[Priority, Channel, int]]:
+        """Of what there may be some due, critical or not, how many more are to be leased; the most urgent first.
 
         Where a pace bounds a channel only its most urgent are asked for: what they leave is the others' in a moment.
         """
@@ -246,7 +253,7 @@ class Worker:
         bounded: set[Channel] = set()
         for pair in self._pairs:
             priority, channel = pair
-            if pair not in self._maybe:
+            if pair not in self._maybe or (priority is Priority.CRITICAL) is not critical:
                 continue
             if priority is not Priority.CRITICAL and channel in bounded:
                 self._wake.set()

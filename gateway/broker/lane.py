@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import aiormq.abc
     from structlog.typing import FilteringBoundLogger
 
-BATCH = 256
+BATCH = 96
 FAULTS_BYTES = 60_000
 """Most of a header of faults: all headers of a message share one frame of 128 KiB."""
 WITNESSES = 5

@@ -100,6 +100,11 @@ class Policy:
         return frozenset({label for rule in self.all_rules for label, _ in rule.only.labels}.union(*scopes))
 
     @cached_property
+    def conversion_windows(self) -> Mapping[str, timedelta]:
+        """By category, how long after a contact what a person does may be owed to it."""
+        return {name: category.conversion_window for name, category in self.categories.items()}
+
+    @cached_property
     def longest_window(self) -> timedelta:
         """How far back contacts with a person matter to any rule; zero where none looks back."""
         return max((rule.looks_back for rule in self.all_rules), default=timedelta(0))

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 
 from gateway import killpoints
 from gateway.ids import new_id
+from gateway.message import Priority
 from gateway.store import acts, closing, health, intake, pace, reading, upkeep, ward, work
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
+from gateway.store.precedence import Precedence
 from gateway.store.reading import Decision, MessageView, PersonView, Standing
 from gateway.store.ward import SUSPECTS, Round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from gateway.acts import Deed, Noted
     from gateway.config import Policy
     from gateway.decide import Facts, Judge
-    from gateway.message import Message, MessageState, OptOut, Priority, Profile
+    from gateway.message import Message, MessageState, OptOut, Profile
     from gateway.pace import Ask, Grant
-    from gateway.store.engine import Engine
+    from gateway.store.engine import Engine, Operation, T
     from providers import Channel, Receipt
 
 __all__ = [
@@ -103,6 +105,15 @@ class Store:
         self._worker = worker or new_id()
         self._holder = int.from_bytes(blake2b(self._worker.encode(), digest_size=8).digest()) >> 1
         self._recent: dict[str, Message] = {}
+        self._precedence = Precedence()
+
+    async def _write(self, operation: Callable[[], Operation[T]], priorities: Iterable[Priority]) -> T:
+        """What is critical goes at once, by a way of its own; the rest gives way to it."""
+        if all(priority is Priority.CRITICAL for priority in priorities):
+            with self._precedence.critical():
+                return await self._engine.write(operation, urgent=True)
+        await self._precedence.give_way()
+        return await self._engine.write(operation)
 
     async def open(self) -> None:
         """Connect."""
@@ -114,7 +125,7 @@ class Store:
 
     async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
         """Commit requests; for each whose id is taken, what it stands for."""
-        answers = await self._engine.write(lambda: intake.accept(new))
+        answers = await self._write(lambda: intake.accept(new), (one.message.priority for one in new))
         killpoints.reached("intake.after_commit")
         if self._leases:
             self._recent.update({i.message.id: i.message for i, k in zip(new, answers, strict=True) if k is None})
@@ -154,8 +165,9 @@ class Store:
 
         Also says of which there may be more. ``others``: what other workers have let run out becomes suspect.
         """
-        leased = await self._engine.write(
-            lambda: work.lease(wanted, until, free or {}, self._recent, self._holder, others=others)
+        leased = await self._write(
+            lambda: work.lease(wanted, until, free or {}, self._recent, self._holder, others=others),
+            (priority for priority, *_ in wanted),
         )
         for lease in leased[0]:
             self._recent.pop(lease.message.id, None)
@@ -163,13 +175,15 @@ class Store:
 
     async def claim(self, leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> list[Next]:
         """Decide leased messages and commit the intents; ``ids`` are for the attempts, one a lease."""
-        answers = await self._engine.write(lambda: work.claim(leases, judge, ids))
+        priorities = (lease.message.priority for lease in leases)
+        answers = await self._write(lambda: work.claim(leases, judge, ids), priorities)
         killpoints.reached("claim.after_commit")
         return answers
 
     async def settle(self, settlements: Sequence[Settlement], judge: Judge) -> list[Next]:
         """Record outcomes and decide what comes next."""
-        answers, noted = await self._engine.write(lambda: work.settle(settlements, judge))
+        priorities = (settlement.claimed.lease.message.priority for settlement in settlements)
+        answers, noted = await self._write(lambda: work.settle(settlements, judge), priorities)
         self._hear(noted)
         killpoints.reached("settle.after_commit")
         return answers

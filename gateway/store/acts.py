@@ -139,7 +139,7 @@ def _attributed(
     orphans: Sequence[Deed], owed: Mapping[str, Owed], judge: Judge, now: int
 ) -> Operation[dict[str, Owed]]:
     """Those that name no message, each by the contact that it is owed to."""
-    windows = judge.conversion_windows
+    windows = judge.policy.conversion_windows
     if not orphans or not windows:
         return {}
     contacts = yield from _contacts({owed[deed.key].person for deed in orphans}, max(windows.values()), now)

@@ -31,12 +31,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Breath:
+    """Lets others have a turn of the event loop, where the operation is driven from it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Now:
     """Asks for the database's clock, in microseconds since 1970."""
 
 
+TURN = 16
+"""Decisions that are made, or gone on from, in one turn of the loop: a one-time code may have to wait for as many."""
+
 T = TypeVar("T")
-Operation = Generator[Fetch | Run | Now, Any, T]
+Operation = Generator[Fetch | Run | Now | Breath, Any, T]
 
 
 class StoreUnavailable(Exception):
@@ -66,8 +74,8 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Let what is under way finish, then disconnect."""
 
-    async def write(self, operation: Callable[[], Operation[T]]) -> T:
-        """Run in a transaction that is durable when this returns.
+    async def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> T:
+        """Run in a transaction that is durable when this returns. What is urgent waits for nothing that is not.
 
         Raises:
             StoreUnavailable: see there.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from gateway.store.engine import Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T, place_of
+from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,8 @@ _BUDGET = 5.0
 outside."""
 _STATEMENT = 4.5
 """Seconds after which the server itself ends a statement, so that the connection can go on."""
+_URGENT = 3
+"""Connections kept for what is urgent: one each for what is being accepted, claimed and settled at a time."""
 _DEADLOCKS = 5
 _WORTH_COPYING = 16
 """Rows from which on a copy, which takes a round trip more, is cheaper than an insert."""
@@ -35,15 +37,20 @@ class Postgres:
         self._connections = connections
         self._clock = clock
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._urgent: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
         """Connect once, so that a wrong address or password is said now."""
+        self._pool = await self._opened(1, self._connections)
+        self._urgent = await self._opened(0, _URGENT)
+
+    async def _opened(self, least: int, most: int) -> asyncpg.Pool[asyncpg.Record]:
         try:
             async with asyncio.timeout(_BUDGET):
-                self._pool = await asyncpg.create_pool(
+                return await asyncpg.create_pool(
                     self._url,
-                    min_size=1,
-                    max_size=self._connections,
+                    min_size=least,
+                    max_size=most,
                     timeout=_BUDGET,
                     max_inactive_connection_lifetime=0,
                     reset=_keep,
@@ -61,30 +68,33 @@ class Postgres:
 
     async def close(self) -> None:
         """Give back the connections; those that do not answer are cut."""
-        if self._pool is None:
-            return
+        pools = [pool for pool in (self._pool, self._urgent) if pool]
         try:
             async with asyncio.timeout(_BUDGET):
-                await self._pool.close()
+                for pool in pools:
+                    await pool.close()
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self._pool.terminate()
+            for pool in pools:
+                pool.terminate()
 
-    async def write(self, operation: Callable[[], Operation[T]]) -> T:
+    async def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> T:
         """Run in a transaction; again from the start where PostgreSQL asks for that."""
-        return await self._run(operation, "begin")
+        return await self._run(operation, "begin", self._urgent if urgent else self._pool)
 
     async def read(self, operation: Callable[[], Operation[T]]) -> T:
         """Run in a transaction that may not write."""
-        return await self._run(operation, "begin read only")
+        return await self._run(operation, "begin read only", self._pool)
 
-    async def _run(self, operation: Callable[[], Operation[T]], begin: str) -> T:
-        if self._pool is None:
+    async def _run(
+        self, operation: Callable[[], Operation[T]], begin: str, pool: asyncpg.Pool[asyncpg.Record] | None
+    ) -> T:
+        if pool is None:
             raise StoreUnavailable("the store is closed")
         try:
             async with asyncio.timeout(_BUDGET):
                 for _ in range(_DEADLOCKS):
                     with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                        return await self._once(self._pool, operation(), begin)
+                        return await self._once(pool, operation(), begin)
         except asyncpg.DiskFullError as error:
             raise StoreFull(f"{place_of(self._url)}: its disk is full") from error
         except (
@@ -139,6 +149,9 @@ class Postgres:
                             await connection.copy_records_to_table(table, records=rows, columns=columns)
                         elif rows:
                             await connection.execute(*_at_once(sql, rows))
+                        answer = None
+                    case Breath():
+                        await asyncio.sleep(0)
                         answer = None
                     case Now():
                         answer = self._clock() if self._clock else await connection.fetchval(_CLOCK)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.store.engine import Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T
+from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,12 +74,12 @@ class SQLite:
         if self._lock:
             self._lock.close()
 
-    async def write(self, operation: Callable[[], Operation[T]]) -> T:
-        """Queue for the next commit."""
+    async def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> T:
+        """Queue for the next commit; what is urgent comes first in it."""
         if self._loop is None or self._closing:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append((operation, future))
+        (self._waiting.appendleft if urgent else self._waiting.append)((operation, future))
         self._wake.release()
         try:
             async with asyncio.timeout(_BUDGET):
@@ -165,6 +165,8 @@ class SQLite:
                         answer = connection.execute(_translated(sql), [_bound(value) for value in values]).fetchall()
                     case Run(sql, rows):
                         connection.executemany(_translated(sql), rows)
+                        answer = None
+                    case Breath():
                         answer = None
                     case Now():
                         answer = self._clock()

@@ -17,7 +17,7 @@ from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, Refusal, instant, microseconds
 from gateway.outcome import BUG, Outcome
 from gateway.store import devices, known, late, line, rows
-from gateway.store.engine import Fetch, Now, Operation, Run
+from gateway.store.engine import TURN, Breath, Fetch, Now, Operation, Run
 from gateway.store.leases import Lease, Lost, Next, Settlement
 from gateway.store.line import Place
 from gateway.store.schema import FRESH
@@ -118,7 +118,9 @@ def claim(leases: Sequence[Lease], judge: Judge, ids: Sequence[str]) -> Operatio
     )
     answers: list[Next] = [Lost()] * len(leases)  # by place: two leases of one message may meet in a batch
     rivals: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for index in sorted(range(len(leases)), key=lambda index: line.rank(messages[index])):
+    for number, index in enumerate(sorted(range(len(leases)), key=lambda index: line.rank(messages[index])), 1):
+        if number % TURN == 0:
+            yield Breath()
         lease, message = leases[index], messages[index]
         if message.id in collapsed:
             answers[index] = collapsed[message.id]
@@ -219,6 +221,8 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[tuple[l
     answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
     for index, settlement in enumerate(settlements):
+        if index % TURN == TURN - 1:
+            yield Breath()
         place = places.get(settlement.claimed.attempt.message)
         answers[index] = _recorded(settlement, place, amended.get(settlement.claimed.attempt.id), writes)
         if settlement.outcome.state is not AttemptState.ACCEPTED and late.holds(settlement, place):
@@ -237,7 +241,9 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[tuple[l
             for attempt in read.open(message):
                 writes.outcome(message, attempt, _UNHEARD)
                 read.settle(message, attempt, _UNHEARD)
-        for index, settlement in undecided:
+        for number, (index, settlement) in enumerate(undecided, 1):
+            if number % TURN == 0:
+                yield Breath()
             claimed, outcome = settlement.claimed, settlement.outcome
             message = claimed.lease.message
             place = places[message.id]

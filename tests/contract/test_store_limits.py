@@ -115,6 +115,19 @@ async def test_a_full_disk_of_postgresql_is_told_apart(server: tuple[PostgreSQL,
     assert await engine.read(names) == ["room again"]
 
 
+async def test_what_is_urgent_waits_for_no_connection_that_others_have(server: tuple[PostgreSQL, Postgres]) -> None:
+    database, engine = server
+    others = [asyncio.create_task(engine.write(_slow)) for _ in range(4)]  # more than there are connections for
+    busy = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'"
+    await wait_until(lambda: database.sql(busy) == "2")
+    await engine.write(lambda: put("code"), urgent=True)
+    assert not any(other.done() for other in others)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    assert await engine.read(names) == ["code"]
+
+
 async def test_an_operation_that_breaks_leaves_nothing_and_its_connection_goes_on(
     server: tuple[PostgreSQL, Postgres],
 ) -> None:

@@ -68,7 +68,7 @@ class InMemory(SQLite):
 
     async def close(self) -> None: ...
 
-    async def write(self, operation: Callable[[], Operation[T]]) -> T:
+    async def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> T:
         return self.run(operation)
 
     async def read(self, operation: Callable[[], Operation[T]]) -> T:
@@ -148,7 +148,7 @@ class Line:
 
     async def close(self) -> None: ...
 
-    def write(self, operation: Callable[[], Operation[T]]) -> Coroutine[Any, Any, T]:
+    def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> Coroutine[Any, Any, T]:
         return self._ask(lambda: self._engine.run(operation))
 
     def read(self, operation: Callable[[], Operation[T]]) -> Coroutine[Any, Any, T]:

@@ -45,6 +45,7 @@ OUTSIDE = {
     *("random", "secrets", "uuid"),
 }
 DECIDING = {
+    "gateway.acts",
     "gateway.decide",
     "gateway.forecast",
     "gateway.health",

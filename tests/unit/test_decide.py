@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from gateway.config import Route
 from gateway.decide import (
-    UNRESOLVED,
     Attempting,
     Deferred,
     Ended,
@@ -25,6 +24,7 @@ from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
 from gateway.retries import RETRY_BUDGET, backoff
 from gateway.sentences import ERRORS, REASONS
+from gateway.unknown import UNRESOLVED
 from gateway.whereabouts import whereabouts
 from providers import Channel
 from tests.examples import examples

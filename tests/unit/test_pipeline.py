@@ -246,7 +246,7 @@ class Shaky:
     async def close(self) -> None:
         await self._engine.close()
 
-    async def write(self, operation: Callable[[], Operation[Any]]) -> Any:
+    async def write(self, operation: Callable[[], Operation[Any]], *, urgent: bool = False) -> Any:
         self.asked += 1
         if self.away > 0:
             self.away -= 1

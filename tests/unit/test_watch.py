@@ -300,7 +300,7 @@ class Away:
     async def close(self) -> None:
         await self._engine.close()
 
-    async def write(self, operation: Callable[[], Operation[Any]]) -> Any:
+    async def write(self, operation: Callable[[], Operation[Any]], *, urgent: bool = False) -> Any:
         self.written += 1
         if self.away:
             raise StoreUnavailable("away")

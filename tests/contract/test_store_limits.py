@@ -119,7 +119,7 @@ async def test_what_is_urgent_waits_for_no_connection_that_others_have(server: t
     database, engine = server
     others = [asyncio.create_task(engine.write(_slow)) for _ in range(4)]  # more than there are connections for
     busy = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'"
-    await wait_until(lambda: database.sql(busy) == "2")
+    await wait_until(lambda: database.sql(busy).strip() == "2")
     await engine.write(lambda: put("code"), urgent=True)
     assert not any(other.done() for other in others)
     for other in others:

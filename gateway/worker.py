@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from gateway.decide import Judge
+    from gateway.decide import Ended, Judge
+    from gateway.message import Message
     from gateway.metrics import Metrics
     from gateway.pacing import Pacing
     from gateway.pipeline import Pipeline
@@ -102,6 +103,8 @@ class Worker:
         self._tasks: dict[asyncio.Task[Next | None], Lease] = {}
         self._left: list[Lease] = []
         """What is held but not worked on: others may have it, as soon as the store can be told."""
+        self._broke: list[Lease] = []
+        """What ended in a bug, of which the store is still to hear."""
         self._unheard = False
         """Whether the store may have leased something without our hearing of it."""
         self._answering: float | None = None
@@ -179,6 +182,9 @@ class Worker:
         if self._unheard:
             await self._store.give_back_all_but([lease.message.id for lease in self._tasks.values()])
             self._unheard = False
+        while self._broke:
+            self._tell_parked(await self._store.broke(self._broke[0], self._judge()))
+            del self._broke[0]
         if self._left:
             given = list(self._left)
             await self._store.give_back(given, timedelta(0) if self._ending.is_set() else _PAUSE)
@@ -196,12 +202,15 @@ class Worker:
             self._unheard = True
             raise
         self._metrics.suspect_crashes.inc(found.crashes)
-        for message, end in found.parked:
+        self._tell_parked(found.parked)
+        return found.lease
+
+    def _tell_parked(self, parked: Sequence[tuple[Message, Ended]]) -> None:
+        for message, end in parked:
             self._metrics.decided(message, end)
             log.error(
                 "message.ended", message=message.id, category=message.category, state=end.state, reason=end.reason
             )
-        return found.lease
 
     async def _alone(self, lease: Lease) -> None:
         """Run a suspect; if we are still there then, it is none any more.
@@ -211,7 +220,11 @@ class Worker:
         task = self._start(lease)
         await asyncio.wait([task])
         step = None if task.cancelled() else task.result()
-        if task.cancelled() or lease in self._left or (isinstance(step, Deferred) and step.rule in UNRESOLVED):
+        if (
+            task.cancelled()
+            or lease in (*self._left, *self._broke)
+            or (isinstance(step, Deferred) and step.rule in UNRESOLVED)
+        ):
             return
         with suppress(StoreUnavailable):  # then it is run alone once more
             await self._store.clear(lease)
@@ -321,6 +334,7 @@ class Worker:
             raise
         except Exception:
             log.exception("worker.bug", message=lease.message.id)
+            self._broke.append(lease)
         else:
             if isinstance(step, Lost):
                 self._left.append(lease)  # who took it may hold it for what killed us

@@ -44,6 +44,7 @@ class Publisher:
         topology: The names.
         pause: Seconds between two attempts to connect, at least and at most.
         seconds: Limit of every call.
+        confirmed: Seconds that a confirmation may take: as long as one does not come, nothing is published.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Publisher:
         *,
         pause: tuple[float, float] = (1.0, 5.0),
         seconds: float = 10.0,
+        confirmed: float = 4.5,
     ) -> None:
         self._topology = topology or Topology()
         self._seconds = seconds
+        self._patience = confirmed
         self._link = Link(url, "decorum publisher", self._session, pause, seconds)
         self._channel: aiormq.Channel | None = None
         self._broken = asyncio.Event()
@@ -115,10 +118,10 @@ class Publisher:
 
     async def _confirmed(self, calls: Sequence[Awaitable[object]]) -> None:
         try:
-            answers = await within(self._seconds, asyncio.gather(*calls, return_exceptions=True))
+            answers = await within(self._patience, asyncio.gather(*calls, return_exceptions=True))
         except (TimeoutError, Lost) as error:
             self._broken.set()
-            raise BrokerUnavailable(f"no confirmation within {self._seconds} s") from error
+            raise BrokerUnavailable(f"no confirmation within {self._patience} s") from error
         for answer in answers:
             if not isinstance(answer, spec.Basic.Ack):
                 if not isinstance(answer, DeliveryError):  # which concerns the message, not the connection
@@ -136,7 +139,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         size = channel.max_content_size
         try:
-            async with asyncio.timeout(self._seconds), channel.lock:
+            async with asyncio.timeout(self._patience), channel.lock:
                 for event in events:
                     channel.delivery_tag += 1
                     # Not the channel's own kind of future, which costs several times as much: ``_all`` watches closing.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.acts import Deed, Noted
     from gateway.config import Policy
-    from gateway.decide import Facts, Judge
+    from gateway.decide import Ended, Facts, Judge
     from gateway.message import Message, MessageState, OptOut, Profile
     from gateway.pace import Ask, Grant
     from gateway.store.engine import Engine, Operation, T
@@ -211,6 +211,10 @@ class Store:
     async def take_suspect(self, until: timedelta, judge: Judge, *, others: bool = True) -> Round:
         """Lease the next of them, unless one is under way in any worker; and park what has killed too many."""
         return await self._engine.write(lambda: ward.take(self._worker, self._holder, until, judge, others=others))
+
+    async def broke(self, lease: Lease, judge: Judge) -> Sequence[tuple[Message, Ended]]:
+        """Working on a message ended in a bug; returns what was set aside, because that goes on."""
+        return await self._engine.write(lambda: ward.broke(lease, judge))
 
     async def clear(self, lease: Lease) -> None:
         """A suspect was run alone and came through."""

@@ -18,7 +18,7 @@ import orjson
 from gateway.decide import Ended
 from gateway.ids import new_id
 from gateway.message import MessageState, instant
-from gateway.outcome import POISON
+from gateway.outcome import BUG, POISON
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.known import CRASHED, is_open, lock
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from gateway.message import Message
 
 CRASHES = 3
-"""Workers that one message may kill while it is run alone, before it is parked."""
+"""Workers that one message may kill while it is run alone, or bugs that it may meet, before it is parked."""
+_AFTER_A_BUG = 60_000_000
+"""Microseconds that it waits then: what broke may be mended, or have been the moment's."""
 SUSPECTS = "suspects"
 """Of the worker that runs them, for all."""
 _TERM = timedelta(seconds=15)
@@ -83,6 +85,19 @@ def inherit(worker: str, holder: int) -> Operation[None]:
     yield Run("delete from jobs where worker <> $1", [(worker,)])
 
 
+def broke(lease: Lease, judge: Judge) -> Operation[Sequence[tuple[Message, Ended]]]:
+    """Working on a message ended in a bug: it waits, and is set aside when that goes on. Returns what was set aside."""
+    yield from lock([lease.message.person])
+    now: int = yield Now()
+    found = yield Fetch(
+        "update due set crashes = crashes + 1, lease_until = 0, due_at = $3 where message = $1 and fence = $2"
+        " returning line, crashes",
+        (lease.message.id, lease.fence, now + _AFTER_A_BUG),
+    )
+    over = [(lease.message.id, line, crashes) for line, crashes in found if crashes >= CRASHES]
+    return (yield from _park(over, BUG, "working on it ended in a bug of the gateway {} times", now, judge))
+
+
 def clear(lease: Lease) -> Operation[None]:
     """A suspect was run alone and came through."""
     yield Run("update due set suspect = 0, crashes = 0 where message = $1", [(lease.message.id,)])
@@ -123,7 +138,8 @@ def take(worker: str, holder: int, until: timedelta, judge: Judge, *, others: bo
             dead.append((message, person, line, crashes + 1))
     yield Run("update due set crashes = $2, lease_until = 0 where message = $1", [(one[0], one[3]) for one in dead])
     yield Run("update due set lease_until = 0 where message = $1", stalled)
-    parked = yield from _park([one for one in dead if one[3] >= CRASHES], now, judge)
+    over = [(message, line, crashes) for message, _, line, crashes in dead if crashes >= CRASHES]
+    parked = yield from _park(over, POISON, "its worker died {} times while it was run alone", now, judge)
     lease = None if under_way else (yield from _lease(now, until, holder))
     return Round(lease, len(dead), parked)
 
@@ -153,18 +169,26 @@ def _lease(now: int, until: timedelta, holder: int) -> Operation[Lease | None]:
 
 
 def _park(
-    poison: Sequence[tuple[str, str, int, int]], now: int, judge: Judge
+    over: Sequence[tuple[str, int, int]], reason: str, sentence: str, now: int, judge: Judge
 ) -> Operation[tuple[tuple[Message, Ended], ...]]:
-    """Set aside what has killed its worker too often, for people, under the lock of its person."""
+    """Set messages aside for people, under the locks of their persons.
+
+    Args:
+        over: each with its line, and how often it went wrong.
+        reason: why, in a word.
+        sentence: the same, with a place for the number.
+        now: in microseconds.
+        judge: knows who wants to hear of it.
+    """
     writes = Writes(instant(now), judge)
     parked: list[tuple[Message, Ended]] = []
-    for id_, _, line, crashes in poison:
+    for id_, line, crashes in over:
         message = rows.message((yield Fetch(f"select {rows.MESSAGE} from messages where id = $1", (id_,)))[0])
         for row in (yield Fetch(f"select {rows.ATTEMPT} from attempts where message = $1", (id_,))):
             if is_open(attempt := rows.attempt(row)):
                 writes.outcome(message, attempt, CRASHED)
-        why = f"its worker died {crashes} times while it was run alone"
-        end = Ended(MessageState.PARKED, POISON, (Ruling(POISON, permits=False, next=None, why=why),))
+        why = sentence.format(crashes)
+        end = Ended(MessageState.PARKED, reason, (Ruling(reason, permits=False, next=None, why=why),))
         parked.append((message, writes.ended(message, line, end, None)))
         yield Run(
             "insert into parked (id, parked_at, via, source, request, reason, faults, body)"
@@ -175,7 +199,7 @@ def _park(
                     now,
                     message.source,
                     message.request,
-                    POISON,
+                    reason,
                     orjson.dumps([{"path": "", "problem": f"{why}, as message {id_}"}]).decode(),
                     base64.b64encode(orjson.dumps(message.body)).decode(),
                 )

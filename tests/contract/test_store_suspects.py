@@ -388,3 +388,28 @@ async def test_what_it_holds_itself_stays_its_own(world: World) -> None:
     (lease,) = await world.lease()
     await world.store.inherit()
     assert [type(step) for step in await world.claim(lease)] == [Claimed]
+
+
+async def test_what_breaks_whoever_works_on_it_waits_and_is_set_aside_the_third_time(world: World) -> None:
+    broken, good = world.new("ann"), world.new("bob")
+    await world.accept(broken, good)
+    for times in range(1, 4):
+        leases = {lease.message.id: lease for lease in await world.lease()}
+        parked = await world.store.broke(leases[broken.message.id], world.judge)
+        assert [end.reason for _, end in parked] == (["bug"] if times == 3 else [])
+        assert await world.lease() == [], "it waits"
+        world.pass_time(seconds=61)
+    assert await world.state(broken) is MessageState.PARKED
+    assert (await world.state(good), await world.store.suspects()) == (MessageState.WAITING, 0)
+    (kept,) = await world.store.parked(10)
+    assert (kept["request"], kept["reason"]) == (broken.message.request, "bug")
+
+
+async def test_a_bug_that_is_told_of_a_lost_lease_is_the_next_workers_to_meet(world: World) -> None:
+    new = world.new()
+    await world.accept(new)
+    (old,) = await world.lease()
+    await world.store.give_back([old], AT_ONCE)
+    (taken,) = await world.lease()
+    assert await world.store.broke(old, world.judge) == ()
+    assert isinstance((await world.claim(taken))[0], Claimed)

@@ -137,7 +137,8 @@ async def running(here: World, rate: float, send: Callable[[Request], Awaitable[
 @asynccontextmanager
 async def by_http(here: World, rate: float) -> AsyncIterator[Load]:
     """Each request a call of its own."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
+    free = aiohttp.TCPConnector(limit=0)  # a call's time must not be one that it waited for others here
+    async with aiohttp.ClientSession(connector=free, timeout=aiohttp.ClientTimeout(30)) as session:
 
         async def send(request: Request) -> str:
             body = {name: value for name, value in request.body.items() if name != "source"}

@@ -29,8 +29,8 @@ RATE = 200 if FULL else 50
 """Requests a second."""
 CONSUMING_AGAIN = 20.0
 """Seconds after the broker's port has opened, at most."""
-NOTICED = 35.0
-"""Seconds until a broker that no longer answers has been given up: three heartbeats and a bit."""
+NOTICED = 15.0
+"""Seconds until readiness says that a broker no longer answers."""
 BACK = 30.0
 """Seconds until there are consumers again, whatever was done to them."""
 QUEUE = "decorum.requests.normal"
@@ -104,8 +104,8 @@ ALARMS = {
     "disk": (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "50MB")),
 }
 """How to raise and how to clear each."""
-GIVEN_UP = 15.0
-"""Seconds until a publish that the broker does not take is given up; its own limit is 10 s."""
+GIVEN_UP = 8.0
+"""Seconds until a publish that the broker does not take is given up; its own limit is 4.5 s."""
 
 
 @pytest.mark.row("F5")

@@ -267,7 +267,8 @@ class Sharing:
         self._wake = asyncio.Event()
         self._said: object = None
         self._said_at: datetime | None = None
-        self._states: dict[Way, State] = {}
+        self._states: dict[Way, tuple[State, int]] = {}
+        """What was last said of each way, and how often it had opened by then."""
         self._alone = False
         health.news = self._wake.set
 
@@ -305,11 +306,15 @@ class Sharing:
         for channel, route in self._judge().routes.items():
             for name in route:
                 way = channel, name
-                state = self._health.state(way, now)
+                state, times = self._health.state(way, now), self._health.vitals(way).report(now).times
                 fares.append((channel, name, state, weight(channel, route, name, health)))
-                if state is not self._states.get(way, State.CLOSED):
+                was, before = self._states.get(way, (State.CLOSED, 0))
+                probed = state is was is State.OPEN and times > before  # and it has failed since the last look
+                if probed:
+                    self._turned(way, State.HALF_OPEN, now)
+                if probed or state is not was:
                     self._turned(way, state, now)
-                self._states[way] = state
+                self._states[way] = state, times
         self._metrics.fared(fares)
 
     def _turned(self, way: Way, state: State, now: datetime) -> None:

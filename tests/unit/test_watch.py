@@ -377,6 +377,17 @@ async def test_people_hear_when_a_provider_is_left_alone_and_when_it_is_used_aga
         assert house.gauge("transitions_total", state=state) == 1
 
 
+async def test_a_probe_that_fails_between_two_looks_is_heard_of(house: House) -> None:
+    ended(house.one, *[DOWN] * IN_A_ROW)
+    await house.sharing.once(NOON)
+    ended(house.one, DOWN, at=NOON + SHORTEST)  # half open for no longer than that took
+    with capture_logs() as lines:
+        await house.sharing.once(NOON + SHORTEST + SECOND)
+        await house.sharing.once(NOON + SHORTEST + 2 * SECOND)
+    assert [(line["event"], line["times"]) for line in lines] == [("provider.half_open", 2), ("provider.opened", 2)]
+    assert house.gauge("transitions_total", state=State.OPEN) == 2
+
+
 async def test_weights_are_shown_as_they_are_now(house: House) -> None:
     await house.sharing.once(NOON)
     assert (house.gauge("weight"), house.gauge("weight", "two")) == (pytest.approx(70), pytest.approx(30))

@@ -231,6 +231,11 @@ class ProviderHealth:
         vitals = self._vitals.get(way)
         return vitals.state(now) if vitals else State.CLOSED
 
+    def openings(self, way: Way, now: datetime) -> int:
+        """How often a way has opened, short of a while in which it did not."""
+        vitals = self._vitals.get(way)
+        return vitals.report(now).times if vitals else 0
+
     def vitals(self, way: Way) -> Vitals:
         """All that is known of a way."""
         return self._vitals[way]
@@ -306,7 +311,7 @@ class Sharing:
         for channel, route in self._judge().routes.items():
             for name in route:
                 way = channel, name
-                state, times = self._health.state(way, now), self._health.vitals(way).report(now).times
+                state, times = self._health.state(way, now), self._health.openings(way, now)
                 fares.append((channel, name, state, weight(channel, route, name, health)))
                 was, before = self._states.get(way, (State.CLOSED, 0))
                 probed = state is was is State.OPEN and times > before  # and it has failed since the last look

@@ -17,7 +17,7 @@ from gateway.unknown import Again, resolution, sharing
 from gateway.whereabouts import whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from gateway.decide import Facts, Judge, Step
@@ -35,6 +35,7 @@ _WELL = (AttemptState.INTENT, AttemptState.ACCEPTED, AttemptState.DELIVERED)
 def described(view: MessageView) -> dict[str, Any]:
     """All that is recorded of a message, but neither addresses nor content."""
     message, last = view.message, view.decisions[-1] if view.decisions else None
+    numbers = {attempt.id: attempt.number for attempt in view.attempts}
     decided = last if last and last.state is view.state is not MessageState.SENDING else None
     failed = view.attempts and view.attempts[-1].state not in _WELL
     reason = decided.reason if decided else view.attempts[-1].error if failed else None
@@ -67,7 +68,7 @@ def described(view: MessageView) -> dict[str, Any]:
             }
             for decision in view.decisions
         ],
-        "attempts": [_attempt(attempt) for attempt in view.attempts],
+        "attempts": [_attempt(attempt, numbers) for attempt in view.attempts],
     }
 
 
@@ -211,9 +212,11 @@ def _would(step: Step) -> dict[str, Any]:
             assert_never(step)
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """``numbers``: of the message's attempts, by their ids."""
     return {
         "number": attempt.number,
+        "repeats": numbers.get(attempt.repeats) if attempt.repeats else None,
         "channel": attempt.channel,
         "provider": attempt.provider,
         "state": attempt.state,

@@ -408,6 +408,10 @@ def _attempt(attempt: Mapping[str, Any], clock: _Clock) -> str:
     state, error = attempt["state"], attempt["error"]
     because = f", because {_error(error)}" if error and state not in _WENT_WELL else ""
     reference = f" Its reference there is {attempt['reference']}." if attempt["reference"] else ""
+    if attempt["repeats"]:
+        reference += (
+            f" It repeats attempt {attempt['repeats']} under the same key, so that the provider takes both for one."
+        )
     return (
         f"Attempt {attempt['number']}, at {clock(attempt['begun_at'])}, by {attempt['channel']} through provider"
         f" {attempt['provider']} (policy version {attempt['policy']}): {_ATTEMPTS[state]}{because}.{reference}"

@@ -44,6 +44,7 @@ def decision(state: str, reason: str, **more: Any) -> dict[str, Any]:
 def attempt(state: str, error: str | None = None, **more: Any) -> dict[str, Any]:
     return {
         "number": 1,
+        "repeats": None,
         "channel": "sms",
         "provider": "text",
         "policy": 7,
@@ -191,6 +192,12 @@ def test_every_attempt_is_told(state: AttemptState) -> None:
     said = text(state="sent", attempts=[attempt(state, reference="V-42")])
     assert "Attempt 1, at 10:00, by sms through provider text (policy version 7): " in said
     assert "Its reference there is V-42." in said
+
+
+def test_a_repeat_by_its_key_says_what_it_repeats() -> None:
+    said = text(state="sent", attempts=[attempt("unknown"), attempt("accepted", number=2, repeats=1)])
+    assert said.count("under the same key") == 1
+    assert "It repeats attempt 1 under the same key" in said
 
 
 def test_what_took_the_place_of_a_collapsed_one_is_named() -> None:

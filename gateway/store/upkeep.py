@@ -67,12 +67,14 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[int, l
         if instant(now) >= message.expires_at + LISTENED:
             continue
         changed += 1
+        # What the vendor has, or what nobody could tell, is settled by this: it must not be sent again.
+        over = state is not AttemptState.UNDELIVERED or (yield from _in_doubt(attempt))
         yield from _amend(attempt, state, news, now)
         if attempt.state in _GAVE_BACK and state is not AttemptState.UNDELIVERED:  # it has reached the person after all
             where = whereabouts(message.body, rows.profile(profiles[person]), None, judge.policy)
             yield Run(f"{CONTACT} on conflict do nothing", contact_rows(attempt, message, where.calendar.key, judge))
         settled: list[tuple[int, int]] = []
-        if attempt.state in (AttemptState.INTENT, AttemptState.UNKNOWN):
+        if over:
             settled = yield Fetch("delete from due where message = $1 returning line, lease_until", (message.id,))
             yield Run("delete from unknowns where message = $1", [(message.id,)])
         for _, leased_until in settled:
@@ -87,6 +89,16 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[int, l
     noted = (yield from dropped(dead, profiles, judge, (yield Now()))) if dead else []
     killpoints.reached("receipt.before_commit")
     return changed, noted
+
+
+def _in_doubt(attempt: Attempt) -> Operation[bool]:
+    """Whether the attempt, or one that the vendor takes for it, may have been sent or is under way."""
+    found = yield Fetch(
+        "select 1 from attempts where message = $1 and (id = $2 or id = $3 or repeats = $3)"
+        " and state in ('intent', 'unknown')",
+        (attempt.message, attempt.id, attempt.repeats or attempt.id),
+    )
+    return bool(found)
 
 
 def _amend(attempt: Attempt, state: AttemptState, news: Receipt, now: int) -> Operation[None]:

@@ -80,6 +80,33 @@ async def test_a_repeat_by_the_key_takes_no_second_place_and_settles_both(keyed:
     assert (await keyed.store.ages()).unknown == 0
 
 
+@pytest.mark.parametrize("status", [ReceiptStatus.DELIVERED, ReceiptStatus.ACCEPTED, ReceiptStatus.UNDELIVERED])
+async def test_news_of_what_a_late_worker_called_not_sent_settles_its_repeats(
+    keyed: World, status: ReceiptStatus
+) -> None:
+    new, first, second = await repeated(keyed)
+    assert isinstance(await keyed.settle(second, LOST), Deferred)
+    await keyed.settle(without_lease(first), NOT_SENT)  # it came too late to write; its repeat was written
+    assert await tried(keyed, new) == ["not_sent", "unknown"]
+    await keyed.store.receipt([receipt(first, status)], keyed.judge)
+    assert await tried(keyed, new) == [status] * 2
+    keyed.pass_time(hours=1)
+    assert await keyed.due() == [], "it is not sent again"
+    assert await keyed.state(new) is MessageState({"accepted": "sent"}.get(status, status))
+
+
+async def test_what_a_vendor_has_is_not_sent_again_though_it_was_taken_for_not_sent(world: World) -> None:
+    new = world.new(channels=BY_SMS)
+    first = await world.claimed(new)
+    second = await world.settle(first, NOT_SENT)
+    assert isinstance(second, Claimed)
+    assert isinstance(await world.settle(second, NOT_SENT), Deferred)
+    await world.store.receipt([receipt(first, ReceiptStatus.DELIVERED)], world.judge)
+    world.pass_time(hours=1)
+    assert await world.due() == []
+    assert await world.state(new) is MessageState.DELIVERED
+
+
 async def test_a_repeat_by_the_key_goes_where_the_cap_is_reached_by_its_own_place(keyed: World) -> None:
     keyed.ruled("  caps: [{name: one, limit: 1, per: 24h}]")
     new, _, second = await repeated(keyed)

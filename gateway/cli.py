@@ -41,6 +41,8 @@ T = TypeVar("T")
 _URL = "http://127.0.0.1:8080"
 _FAULTY = 2
 _DOUBTFUL = 1
+_LATER = 75
+"""EX_TEMPFAIL of sysexits.h: a mail server keeps the mail and tries again, for days."""
 
 
 @main.command()
@@ -180,6 +182,34 @@ def eligible(
 
 
 @main.command()
+def bounce(
+    recipient: Annotated[
+        str | None,
+        typer.Option(
+            envvar=["ORIGINAL_RECIPIENT", "RECIPIENT"],
+            help="The address that the mail was sent to. Mail servers set the variables.",
+        ),
+    ] = None,
+    url: UrlOption = _URL,
+    key: KeyOption = None,
+) -> None:
+    """Take a bounce or a complaint from standard input: for mail servers, which pipe to this.
+
+    Exit status 0 if it was taken, whatever it was, and nothing is printed. Else 75, for a wrong key or address too: the
+    mail server keeps the mail and tries again. On any other status it would give up, and send bounces of bounces.
+    """
+    from gateway.client import LOOKED_AT, GatewayError, hand_over
+
+    mail = sys.stdin.buffer.read(LOOKED_AT)
+    while sys.stdin.buffer.read(LOOKED_AT):
+        pass  # to its end, for mail servers take a pipe that breaks for a failure
+    try:
+        run(hand_over(mail, recipient, url, key))
+    except GatewayError as error:
+        _fail(str(error), _LATER)
+
+
+@main.command()
 def demo(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Another policy than the sample.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End afterwards.")] = False,
@@ -260,6 +290,6 @@ def _print_json(value: object) -> None:
     print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())  # noqa: T201 - what was asked for
 
 
-def _fail(sentence: str) -> NoReturn:
+def _fail(sentence: str, status: int = 1) -> NoReturn:
     talk.print(sentence, style="bold red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

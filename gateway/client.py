@@ -24,6 +24,8 @@ _PATIENCE = 10
 """How often a slice is offered again to a gateway that is overloaded or away."""
 _SHOWN = 20
 """Refused lines that are shown one by one."""
+LOOKED_AT = 256 * 1024
+"""Bytes of a mail that came back, of which the gateway looks at no more."""
 
 
 class GatewayError(Exception):
@@ -162,11 +164,33 @@ async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | 
         return await _found(session, url, f"/v1/users/{quote(user, safe='')}/eligibility", "no user is named", query)
 
 
+async def hand_over(mail: bytes, recipient: str | None, url: str, key: str | None) -> None:
+    """Let the gateway take a mail that came back; ``recipient`` is the address that it was sent to.
+
+    Raises:
+        GatewayError: it is away, is busy, wants a key, or cannot take mails.
+    """
+    _check(url)
+    older = f"{url} takes no mails that came back: is it an older version?"
+    query = {"recipient": recipient} if recipient else None
+    async with _session(key) as session:
+        await _found(session, url, "/v1/bounces", older, query, method="POST", data=mail, headers=_AS_MAIL)
+
+
+_AS_MAIL = {"Content-Type": "message/rfc822"}
+
+
 async def _found(
-    session: aiohttp.ClientSession, base: str, path: str, unknown: str, query: Mapping[str, str] | None = None
+    session: aiohttp.ClientSession,
+    base: str,
+    path: str,
+    unknown: str,
+    query: Mapping[str, str] | None = None,
+    method: str = "GET",
+    **more: Any,
 ) -> dict[str, Any]:
     address = URL(base.rstrip("/") + path, encoded=True)
-    status, found, _ = await _ask(session, "GET", str(address.with_query(query) if query else address))
+    status, found, _ = await _ask(session, method, str(address.with_query(query) if query else address), **more)
     match status:
         case 200:
             return found

@@ -121,6 +121,9 @@ class Metrics:
             ["provider", "status"],
             registry=registry,
         )
+        self._bounces = Counter(
+            "gateway_bounces", "Mails that mail servers handed over, by what they were.", ["was"], registry=registry
+        )
         self._pace = Gauge(
             "gateway_pace_limit",
             "Units a second that all processes together hand to a provider at most.",
@@ -305,6 +308,10 @@ class Metrics:
     def reported(self, provider: str, status: str) -> None:
         """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""
         self._receipts.labels(provider, status).inc()
+
+    def came_back(self, was: str) -> None:
+        """A mail came back: a ``receipt`` or ``complaint`` of one of ours, one ``unmatched``, or ``nothing`` such."""
+        self._bounces.labels(was).inc()
 
 
 def shadowed(step: Next) -> list[str]:

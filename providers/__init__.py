@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from typing import Protocol, cast
 
+from providers._bounces import Bounce, read_bounce
 from providers._contract import (
     Act,
     Acted,
@@ -45,6 +46,7 @@ __all__ = [
     "Agent",
     "Answer",
     "Answers",
+    "Bounce",
     "Callback",
     "Channel",
     "Content",
@@ -73,6 +75,7 @@ __all__ = [
     "build",
     "channels",
     "kinds",
+    "read_bounce",
     "settings_of",
 ]
 

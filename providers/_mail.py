@@ -23,6 +23,12 @@ MAX_LINE = 998
 BOUNDARY = "=_decorum"
 """Base64 has no underscore, so it cannot occur in a part."""
 
+ATTEMPT_FIELD = "X-Decorum-Attempt"
+"""The field that names the attempt in every mail. A bounce returns it, where it returns anything."""
+
+BAD_MAILBOX = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+"""Enhanced statuses that condemn the mailbox (RFC 3463, 3.2 and 3.3; RFC 7505): the rest is policy, ours or theirs."""
+
 CACHED_CONTENTS = 32
 """How many contents are kept assembled: a campaign's are all alike, and at 256 KB each this bounds the memory."""
 
@@ -101,7 +107,7 @@ class Composer:
         reference = f"<{dispatch.message}@{self.sender.domain}>"
         head = (
             f"Date: {self._now()}\r\n{self._from}To: <{recipient}>\r\nMessage-ID: {reference}\r\n"
-            f"X-Decorum-Attempt: {dispatch.attempt}\r\n"
+            f"{ATTEMPT_FIELD}: {dispatch.attempt}\r\n"
         )
         if dispatch.unsubscribe_url:
             head += _unsubscribe(dispatch.unsubscribe_url)

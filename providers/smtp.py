@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 import aiosmtplib
@@ -29,7 +29,7 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
-from providers._mail import Composer, Mail, parse_sender
+from providers._mail import BAD_MAILBOX, Composer, Mail, Mailbox, parse_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,9 +59,6 @@ OF_RECIPIENT: Mapping[int, type[ProviderError]] = {
 }
 """To RCPT (RFC 5321, 4.2.3), unless an enhanced status says that it is not about the mailbox."""
 
-BAD_MAILBOX = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
-"""Enhanced statuses that condemn the mailbox (RFC 3463, 3.2 and 3.3; RFC 7505): the rest is policy, ours or theirs."""
-
 COMPLETED = range(200, 300)
 START_INPUT = range(354, 355)
 
@@ -75,9 +72,9 @@ WORDS: tuple[tuple[type[Exception], str], ...] = (
 """What went wrong on the wire, the first that fits."""
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
-
-
 _HELO = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,255}")
+_LONGEST_BOUNCES = 37
+"""Bytes before the @ of ``bounces``: with ``+`` and an attempt's id of 26 they are 64 (RFC 5321, 4.5.3.1.1)."""
 
 
 class Settings(_contract.Settings):
@@ -96,6 +93,9 @@ class Settings(_contract.Settings):
     password: SecretStr | None = None
     sender: str
     """``Name <local@domain>`` or only the address."""
+    bounces: str | None = None
+    """``local@domain``, where bounces are taken in: each attempt's go to ``local+ATTEMPT@domain``. Default: to the
+    sender."""
     helo: str | None = None
     """How we greet. Default: the sender's domain."""
     concurrency: int = Field(default=20, ge=1, le=1000)
@@ -125,6 +125,18 @@ class Settings(_contract.Settings):
             raise ValueError("must be an address, or Name <address>") from None
         if not mailbox.local.isascii():
             raise ValueError("must be in ASCII before the @, for not every relay takes more")
+        return value
+
+    @field_validator("bounces")
+    @classmethod
+    def _extensible(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                mailbox = Mailbox.parse(value)
+            except ProviderError:
+                raise ValueError("must be an address and nothing else, such as bounces@m.example.com") from None
+            if not mailbox.local.isascii() or len(mailbox.local) > _LONGEST_BOUNCES:
+                raise ValueError(f"must be in ASCII and at most {_LONGEST_BOUNCES} long before the @")
         return value
 
     @model_validator(mode="after")
@@ -277,7 +289,7 @@ class Provider:
         self._timeout = settings.timeout
         self._data_timeout = settings.data_timeout
         self._composer = Composer(settings.sender, clock)
-        self._sender = f"FROM:<{self._composer.sender}>".encode()
+        self._bounces = Mailbox.parse(settings.bounces) if settings.bounces else None
         self._pool = _Pool(settings, self._composer.sender.domain)
 
     async def open(self) -> None:
@@ -297,7 +309,7 @@ class Provider:
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._pool.take()
-                await self._begin(connection, mail, dispatch.deadline)
+                await self._begin(connection, mail, dispatch)
             await self._deliver(connection, mail)
             clean = True
         except (Throttled, Rejected, Unreachable, Misconfigured):
@@ -317,19 +329,29 @@ class Provider:
         """None: what a relay reports later comes as mail."""
         return ()
 
-    async def _begin(self, connection: _Connection, mail: Mail, deadline: datetime) -> None:
+    async def _begin(self, connection: _Connection, mail: Mail, dispatch: Dispatch) -> None:
         """Everything up to the relay's leave to send the text."""
-        options: tuple[bytes, ...] = ()
+        sender = [f"FROM:<{self._sender(dispatch.attempt)}>"]
+        recipient = [f"TO:<{mail.recipient}>"]
         if not mail.recipient.local.isascii():
             if not connection.client.supports_extension("smtputf8"):
                 # Another relay may know how, so the address is not condemned.
                 raise Rejected("smtputf8", "the relay cannot write to this address")
-            options = (b"SMTPUTF8", b"BODY=8BITMIME")
-        if self._clock() >= deadline:
+            sender += ["SMTPUTF8", "BODY=8BITMIME"]
+        if connection.client.supports_extension("dsn"):
+            sender += ["RET=HDRS", f"ENVID={dispatch.attempt}"]
+            recipient += ["NOTIFY=FAILURE,DELAY"]
+        if self._clock() >= dispatch.deadline:
             raise Unavailable("deadline")
-        _demand(await connection.ask(b"MAIL", self._sender, *options), OF_SENDER)
-        _demand(await connection.ask(b"RCPT", f"TO:<{mail.recipient}>".encode()), OF_RECIPIENT)
+        _demand(await connection.ask(b"MAIL", " ".join(sender).encode()), OF_SENDER)
+        _demand(await connection.ask(b"RCPT", " ".join(recipient).encode()), OF_RECIPIENT)
         _demand(await connection.ask(b"DATA"), OUR_FAULT, START_INPUT)
+
+    def _sender(self, attempt: str) -> Mailbox:
+        """Where a bounce of this attempt goes: the address tells whose it is, however little else the bounce says."""
+        if self._bounces is None:
+            return self._composer.sender
+        return replace(self._bounces, local=f"{self._bounces.local}+{attempt}")
 
     async def _deliver(self, connection: _Connection, mail: Mail) -> None:
         """The text and its final dot. From here on, no answer means that it may have been delivered."""

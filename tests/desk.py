@@ -164,9 +164,9 @@ class Desk:
         """What ``decorum explain`` prints."""
         return await self.run("explain", message, *more)
 
-    async def run(self, *arguments: str, status: int = 0) -> str:
+    async def run(self, *arguments: str, status: int = 0, stdin: bytes = b"") -> str:
         """What a command prints: on standard output if it goes well, on standard error if not."""
-        done = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--url", self.url])
+        done = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--url", self.url], stdin)
         assert done.exit_code == status, done.output
         text = done.stdout if status == 0 else done.stderr
         if status == 0 and "--json" not in arguments:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from gateway import killpoints
 from gateway.ids import new_id
 from gateway.message import Priority
-from gateway.store import acts, closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store import acts, bounces, closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store.bounces import COMPLAINT
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from gateway.acts import Deed, Noted
     from gateway.config import Policy
     from gateway.decide import Ended, Facts, Judge
-    from gateway.message import Message, MessageState, OptOut, Profile
+    from gateway.message import Attempt, Message, MessageState, OptOut, Profile
     from gateway.pace import Ask, Grant
     from gateway.store.engine import Engine, Operation, T
     from providers import Channel, Receipt
 
 __all__ = [
+    "COMPLAINT",
     "SUSPECTS",
     "Ages",
     "Claimed",
@@ -236,6 +238,19 @@ class Store:
         noted = await self._engine.write(lambda: acts.record(deeds, judge))
         self._hear([one for one in noted if one])
         return noted
+
+    async def mailed(self, references: Sequence[str]) -> Attempt | None:
+        """The attempt by mail that the first of these ids means, of those that mean any: its own, or its message's."""
+        return await self._engine.read(lambda: bounces.mailed(references))
+
+    async def complain(self, attempt: str, judge: Judge) -> str | None:
+        """Take a complaint about a mail for a no, of its address to all mail and of its person to its category.
+
+        Says who the person is. None: there is no such attempt by mail.
+        """
+        person, noted = await self._engine.write(lambda: bounces.complain(attempt, judge))
+        self._hear(noted)
+        return person
 
     async def opt_out(self, person: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None) -> bool:
         """Record a person's no, said to an attempt where that is known. False: nobody knows the person."""

@@ -16,6 +16,7 @@ from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, Overl
 from gateway.message import MessageState, Name, Source
 from gateway.web.answers import JSON, answer_json, errors
 from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_large
+from gateway.web.bounces import Bounces
 from gateway.web.people import People
 from gateway.web.problems import Problem, turned_away, unavailable
 from gateway.web.tracking import ID
@@ -72,6 +73,7 @@ class Api:
     def routes(self) -> list[web.RouteDef]:
         """For the private listener."""
         people = People(self._store, self._judge, self._metrics, self._notice, self._body)
+        bounces = Bounces(self._store, self._judge, self._metrics, self._notice, self._body)
         return [
             web.post("/v1/messages", self._for("send", self._send)),
             web.get("/v1/messages", self._for("read", self._find)),
@@ -83,6 +85,7 @@ class Api:
             web.get("/v1/users/{user}/eligibility", self._for("read", people.eligibility)),
             web.post("/v1/optouts", self._for("admin", people.opt_out)),
             web.delete("/v1/optouts", self._for("admin", people.opt_in)),
+            web.post("/v1/bounces", self._for("bounces", bounces.take)),
             web.get("/v1/parked", self._for("read", self._parked)),
         ]
 

@@ -19,9 +19,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import providers
-from providers import Email, Misconfigured, ProviderError, Rejected, Throttled, Unavailable, Unconfirmed, Unreachable
+from providers import (
+    Email,
+    Misconfigured,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unavailable,
+    Unconfirmed,
+    Unreachable,
+    read_bounce,
+)
 from providers._mail import Composer
-from tests.contract.cases import MESSAGE, NOW, cases, dispatch, smtp_settings
+from tests.contract.cases import ATTEMPT, MESSAGE, NOW, cases, dispatch, smtp_settings
 from tests.contract.wire import RESET, SILENCE
 from tests.vendors.smtp import Relay, flaw
 
@@ -274,6 +284,43 @@ async def test_the_wait_after_the_final_dot_is_its_own(opened: Any, wired: Any) 
         await sending
 
 
+# Where bounces go, and what they tell.
+
+
+async def test_a_bounce_goes_to_an_address_of_the_attempts_own(opened: Any, serving: Any) -> None:
+    relay, port = await serving(Relay)
+    provider = await opened(smtp_settings(port, bounces="bounces@m.example.com"))
+    another = "0sgdpj5016zyc4xdtqys7wkyxb"
+    await provider.send(MAIL)
+    await provider.send(replace(MAIL, attempt=another))
+    assert [mail.sender for mail in relay.mails] == [
+        f"bounces+{attempt}@m.example.com" for attempt in (ATTEMPT, another)
+    ]
+    assert relay.connections == 1
+    for mail, attempt in zip(relay.mails, (ATTEMPT, another), strict=True):
+        read = email.message_from_bytes(mail.content, policy=email.policy.default)
+        assert read["From"].addresses[0].addr_spec == "hello@example.com"  # type: ignore[union-attr]
+        assert read["X-Decorum-Attempt"] == attempt
+        assert read_bounce(b"", mail.sender).references == (attempt,)
+
+
+async def test_the_longest_bounce_address_is_no_longer_than_one_may_be(opened: Any, serving: Any) -> None:
+    """RFC 5321, 4.5.3.1.1."""
+    relay, port = await serving(Relay)
+    await (await opened(smtp_settings(port, bounces=f"{'b' * 37}@m.example.com"))).send(MAIL)
+    assert len(relay.mails[0].sender.partition("@")[0]) == 64
+
+
+@pytest.mark.parametrize("bounces", [None, "bounces@m.example.com"])
+async def test_a_relay_that_knows_how_is_asked_to_report(bounces: str | None, opened: Any, wired: Any) -> None:
+    """RFC 3461, 4: of failures and delays, with the attempt's id, and with no more of the mail than its header."""
+    wire = await wired(CASE, stages={"EHLO": b"250-wire\r\n250 DSN\r\n"})
+    await (await opened(smtp_settings(wire.port, bounces=bounces))).send(MAIL)
+    sender = f"bounces+{ATTEMPT}@m.example.com" if bounces else "hello@example.com"
+    asked = f"FROM:<{sender}> RET=HDRS ENVID={ATTEMPT} TO:<ann@example.net> NOTIFY=FAILURE,DELAY"
+    assert [request.target for request in wire.requests] == [asked]
+
+
 # The relay and its connections.
 
 
@@ -428,6 +475,11 @@ async def test_a_wrong_password_is_our_fault(
         {"sender": "a@example.com, b@example.com"},
         {"sender": "jörg@example.com"},
         {"helo": "a b"},
+        {"bounces": "bounces"},
+        {"bounces": "Bounces <bounces@m.example.com>"},
+        {"bounces": "bounces@m.example.com> SIZE=1"},
+        {"bounces": "jörg@m.example.com"},
+        {"bounces": f"{'b' * 38}@m.example.com"},
         {"ca_file": "/nowhere/ca.pem"},
     ],
 )

@@ -840,6 +840,7 @@ async def test_keys_and_their_scopes(start: Any) -> None:
             key_of("support", "read"),
             key_of("crm", "admin"),
             key_of("otp", "send", "priority"),
+            key_of("mta", "bounces"),
         )
     )
     post = gateway.private.post
@@ -875,6 +876,10 @@ async def test_keys_and_their_scopes(start: Any) -> None:
             no = {"user": "u1", "topic": "x"}
             async with gateway.private.request(method, "/v1/optouts", json=no, headers=bearer(name)) as response:
                 assert response.status == (204 if name == "crm" else 403), (method, name)
+    for name in ("orders", "support", "crm", "mta"):
+        mail = bearer(name) | {"Content-Type": "message/rfc822"}
+        async with post("/v1/bounces", data=b"Subject: hello", headers=mail) as response:
+            assert response.status == (200 if name == "mta" else 403), name
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
         async with gateway.private.get(path) as response:
             assert response.status == 200

@@ -64,6 +64,7 @@ PURE = {
     "gateway.explain",
     "gateway.pace",
     "gateway.sentences",
+    "providers._bounces",
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
 """``new_id`` alone: an id holds the instant at which it was made, and 80 random bits."""

@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup run test lint bench failover isolation memory soak faults end-to-end proofs simulation mutants
+.PHONY: help setup run test lint chart bench failover isolation memory soak faults end-to-end proofs simulation mutants
 help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
-	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL and Redis where they are missing"
+	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL, Redis and Prometheus where they are missing"
 	@echo "make lint        lint and types alone"
+	@echo "make chart       writes what the Helm chart has that is made of something: the dashboard, and the table of values in its README"
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
 	@echo "make faults      what happens when things break: every row of the matrix of faults with its full count, as a table"
 	@echo "make proofs      the long form of the proofs: other draws and ten times as many, thousands of histories, 10 000 messages for one person, 8 processes"
@@ -46,8 +47,12 @@ lint: .venv/ready-for-tests
 	$(BIN)/mypy
 
 test: lint .venv/ready-for-bench
-	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
+	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server prometheus
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
+
+chart: .venv/ready
+	$(BIN)/python helm/dashboard.py
+	$(BIN)/python helm/readme.py
 
 end-to-end: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql

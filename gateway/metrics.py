@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from gateway.acts import BANDS, LEFT, MOST
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.health import State
 from gateway.intake import Accepted, Answer, Conflict
+from gateway.message import MessageState
 from gateway.store import Claimed
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each of ours, which nobody asks for
         registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         Gauge("gateway_build_info", "Constant 1, with the version.", ["version"], registry=registry).labels(
             version
         ).set(1)
@@ -188,6 +197,8 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+        for state in (MessageState.UNKNOWN, MessageState.EXPIRED):
+            self.closed.labels(state)  # from the start, or an alert would miss the first
         self.ready = Gauge("gateway_ready", "1 while the part works.", ["part"], registry=registry)
         self._policy = Gauge(
             "gateway_policy_info", "Constant 1, with the policy in force.", ["hash", "number"], registry=registry

@@ -12,7 +12,7 @@ from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
 from gateway.web.keys import Keys
 from gateway.web.problems import told
-from gateway.web.tracking import Tracking, unsubscribe_url
+from gateway.web.unsubscribe import Unsubscribe, unsubscribe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +88,7 @@ def public_app(
     limits = limits or Limits()
     places, memory = Room(limits.requests * _PUBLIC), Room(limits.memory)
     callbacks = Callbacks(store, providers, judge, public_url, metrics, memory, callback_seconds)
-    routes = [*callbacks.routes(), *Tracking(store, judge, metrics, memory).routes()]
+    routes = [*callbacks.routes(), *Unsubscribe(store, judge, metrics, memory).routes()]
     return _app(routes, places)
 
 

@@ -1,14 +1,14 @@
-"""What people do with a message once they have it: unsubscribe with one click (RFC 8058)."""
+"""How people say no to what they were sent: with one click (RFC 8058), or on a page."""
 
 from __future__ import annotations
 
-import re
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
 
+from gateway.ids import ID
 from gateway.message import OptOut
 from gateway.web.bodies import Body, Room
 from gateway.web.people import settled
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from gateway.decide import Judge
     from gateway.metrics import Metrics
     from gateway.store import Store
-
-ID = re.compile(r"[0-9a-z]{26}")
-"""Of a message. Nothing else is worth asking the database for."""
 
 _FIELD, _VALUE = "List-Unsubscribe", "One-Click"
 _LARGEST = 4096
@@ -56,8 +53,8 @@ def unsubscribe_url(public_url: str, attempt: str) -> str:
     return f"{public_url}/u/{attempt}"
 
 
-class Tracking:
-    """The links that messages carry. Whoever follows one learns nothing: unknown ones are answered like known ones."""
+class Unsubscribe:
+    """The links to unsubscribe that messages carry. Whoever follows one learns nothing: unknown ones are answered like known ones."""
 
     def __init__(self, store: Store, judge: Callable[[], Judge], metrics: Metrics, room: Room) -> None:
         """``judge``: the one in force now."""

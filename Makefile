@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help setup run test lint bench failover isolation memory soak faults end-to-end proofs simulation mutants
 help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
-	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL and Redis where they are missing"
+	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL, Redis and Chromium where they are missing"
 	@echo "make lint        lint and types alone"
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
 	@echo "make faults      what happens when things break: every row of the matrix of faults with its full count, as a table"
@@ -46,7 +46,7 @@ lint: .venv/ready-for-tests
 	$(BIN)/mypy
 
 test: lint .venv/ready-for-bench
-	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
+	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server chromium
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
 
 end-to-end: .venv/ready-for-tests

@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help setup run test lint chart bench failover isolation memory soak faults end-to-end proofs simulation mutants
 help:
 	@echo "make run         the gateway on SQLite with a sample policy and a small sample campaign"
-	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL, Redis and Prometheus where they are missing"
+	@echo "make test        lint, types and all tests; installs RabbitMQ, PostgreSQL, Redis, Prometheus and Chromium where they are missing"
 	@echo "make lint        lint and types alone"
 	@echo "make chart       writes what the Helm chart has that is made of something: the dashboard, and the table of values in its README"
 	@echo "make end-to-end  the long form of all end-to-end tests: 20 000 requests, kill -9, two gateways"
@@ -47,7 +47,7 @@ lint: .venv/ready-for-tests
 	$(BIN)/mypy
 
 test: lint .venv/ready-for-bench
-	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server prometheus
+	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server prometheus chromium
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
 
 chart: .venv/ready

@@ -159,6 +159,7 @@ class App:
                     judge=lambda: self.judge,
                     public_url=config.http.public_url,
                     metrics=self.metrics,
+                    name=config.pages.name,
                 ),
                 config.http.public,
                 "public",

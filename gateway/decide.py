@@ -373,18 +373,19 @@ def reachable(
     only = only_way(facts)
     usable: list[Address] = []
     refusal = Refusal.NO_ADDRESS
+    needed = not category.unsubscribe
     for channel in message.channels:
         if only and channel is not only.channel:
             continue
         if any(a.channel is channel and a.state is AttemptState.REJECTED for a in facts.attempts):
             continue
-        if any(optout.covers(channel, message) for optout in person.optouts):
+        if any(no.covers(channel, message, needed=needed) for no in person.optouts):
             refusal = Refusal.OPTED_OUT
             continue
         for address in addresses(message, person, channel):
             if (channel, address.value) in person.suppressed:
                 refusal = Refusal.SUPPRESSED if refusal is Refusal.NO_ADDRESS else refusal
-            elif any(optout.covers(channel, message) for optout in person.refused.get(address.value, ())):
+            elif any(no.covers(channel, message, needed=needed) for no in person.refused.get(address.value, ())):
                 refusal = Refusal.OPTED_OUT
             elif not _route(address, routes, only) or _spent(facts, address):
                 pass

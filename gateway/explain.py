@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from gateway.config import Policy
     from gateway.decide import Facts, Judge, Step
     from gateway.forecast import Eligibility, Explained
     from gateway.message import Attempt, Message, Person
@@ -76,7 +77,7 @@ def explanation(view: MessageView, standing: Standing, judge: Judge) -> dict[str
     """All of it: what is recorded, whose clock counts, and of a waiting message what the rules say of it at present."""
     waiting = view.state is MessageState.WAITING
     facts = standing.facts
-    noes = optouts(facts.message, facts.person) if waiting or view.state is MessageState.REFUSED else ()
+    noes = optouts(facts.message, facts.person, judge.policy) if waiting or view.state is MessageState.REFUSED else ()
     told = described(view) | {
         "asked_at": rfc3339(facts.now),
         **_clocks(_where(standing, judge)),
@@ -106,7 +107,7 @@ def answered(
         "allowed": allowed,
         "next": None if refusal or verdict.at is None else rfc3339(at) if allowed else not_before(verdict.at),
         "refusal": refusal,
-        "opted_out": optouts(asked, person),
+        "opted_out": optouts(asked, person, judge.policy),
         "has_address": found.has_address,
         "rules": rules,
         "policy": judge.number,
@@ -115,15 +116,16 @@ def answered(
     return told | {"text": sentences.of_eligibility(told)}
 
 
-def optouts(message: Message, person: Person) -> list[dict[str, str]]:
+def optouts(message: Message, person: Person, policy: Policy) -> list[dict[str, str]]:
     """Each no that stands in the way of a message on one of its channels, and who said it."""
-    own = [no for no in person.optouts if any(no.covers(channel, message) for channel in message.channels)]
+    needed = policy.needs(message.category)
+    own = [no for no in person.optouts if any(no.covers(c, message, needed=needed) for c in message.channels)]
     others = [
         no
         for channel in message.channels
         for address in addresses(message, person, channel)
         for no in person.refused.get(address.value, ())
-        if no.covers(channel, message)
+        if no.covers(channel, message, needed=needed)
     ]
     return [
         {"by": by, **no.model_dump(mode="json", exclude_none=True)}
@@ -183,12 +185,13 @@ def _asked(facts: Facts, judge: Judge) -> tuple[Explained, ...]:
 def _where(standing: Standing, judge: Judge) -> Whereabouts:
     """Of the address that was or would be used, as far as it can be told."""
     message, person, attempts = standing.facts.message, standing.facts.person, standing.facts.attempts
+    needed = judge.policy.needs(message.category)
     used = attempts[-1].address if attempts else None
     known = [address for channel in message.channels for address in addresses(message, person, channel)]
     reach = [
         address
         for address in known
-        if not any(no.covers(address.channel, message) for no in person.optouts)
+        if not any(no.covers(address.channel, message, needed=needed) for no in person.optouts)
         and (address.channel, address.value) not in person.suppressed
     ]
     first = next((a for a in known if fingerprint(a.value) == used), None) or next(iter(reach or known), None)

@@ -90,9 +90,10 @@ def eligibility(
     (channel,) = message.channels
     category = policy.categories[message.category]
     found = addresses(message, person, channel)
-    no = any(optout.covers(channel, message) for optout in person.optouts)
+    needed = not category.unsubscribe
+    no = any(optout.covers(channel, message, needed=needed) for optout in person.optouts)
     bad = [address for address in found if (channel, address.value) in person.suppressed]
-    said = [a for a in found if any(o.covers(channel, message) for o in person.refused.get(a.value, ()))]
+    said = [a for a in found if any(o.covers(channel, message, needed=needed) for o in person.refused.get(a.value, ()))]
     refusal = Refusal.SUPPRESSED if found and len(bad) == len(found) else None
     if no or (found and not refusal and len({*bad, *said}) == len(found)):
         refusal = Refusal.OPTED_OUT

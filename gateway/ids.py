@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from gateway.message import microseconds
 if TYPE_CHECKING:
     from datetime import datetime
 
+ID = re.compile(r"[0-9a-z]{26}")
+"""Nothing else is worth asking the database for."""
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _RANDOM_BITS = 74

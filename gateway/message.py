@@ -40,6 +40,8 @@ LISTENED = timedelta(hours=72)
 """So long after its expiry a message is closed: evidence that comes later changes nothing."""
 TOPIC = "topic"
 """The label by which people say no to a topic."""
+UNSUBSCRIBABLE = "*"
+"""In an opt-out the name of all categories that can be unsubscribed from. No category can be named so."""
 
 
 class Priority(IntEnum):
@@ -384,14 +386,15 @@ class OptOut(_Strict):
 
     channel: Channel | None = None
     category: Name | None = None
+    """Or ``UNSUBSCRIBABLE``: whichever can be unsubscribed from when a message is decided."""
     topic: Name | None = None
     """Of messages whose label ``topic`` is this."""
 
-    def covers(self, channel: Channel, message: Message) -> bool:
-        """Whether a message must not be sent on a channel."""
+    def covers(self, channel: Channel, message: Message, *, needed: bool) -> bool:
+        """Whether a message must not be sent on a channel; ``needed``: its category cannot be unsubscribed from."""
         return (
             self.channel in (None, channel)
-            and self.category in (None, message.category)
+            and (self.category in (None, message.category) or (self.category == UNSUBSCRIBABLE and not needed))
             and self.topic in (None, message.labels.get(TOPIC))
         )
 

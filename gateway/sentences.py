@@ -9,7 +9,7 @@ import re
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from gateway.message import AttemptState, MessageState, Refusal
+from gateway.message import UNSUBSCRIBABLE, AttemptState, MessageState, Refusal
 from gateway.outcome import BUG, POISON
 from gateway.whereabouts import ZoneSource
 from ratelimit import zone as zone_of
@@ -348,10 +348,18 @@ def _holders(rules: Iterable[Mapping[str, Any]], clock: _Clock, own: str = "") -
 def _opted_out(view: Mapping[str, Any]) -> Iterator[str]:
     """What the person, or somebody by an address, has said no to that stands in the way at present."""
     for no in view["opted_out"]:
-        parts = [f"{word} {no[word]}" for word in ("category", "topic") if word in no]
-        what = " and ".join(parts) or "everything"
+        what = " and ".join(_refused(no)) or "everything"
         channel = f" by {no['channel']}" if "channel" in no else ""
         yield f"On record: {_WHO[no['by']]} has opted out of {what}{channel}."
+
+
+def _refused(no: Mapping[str, str]) -> Iterator[str]:
+    if no.get("category") == UNSUBSCRIBABLE:
+        yield "all that can be unsubscribed from"
+    elif "category" in no:
+        yield f"category {no['category']}"
+    if "topic" in no:
+        yield f"topic {no['topic']}"
 
 
 _WHO = {"person": "the person", "address": "somebody by the address that it would go to"}

@@ -27,7 +27,7 @@ from gateway.message import Message, Priority, microseconds
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome, accepted
 from gateway.store import Claimed, NewMessage, Settlement, Store, engine_of
-from gateway.web import private_app, runner
+from gateway.web import private_app, public_app, runner
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PHONE = "+818012345678"
 """Of Japan, which has one zone."""
+PUBLIC_URL = "https://m.example.com/gateway"
 SPAN = timedelta(seconds=10)
 _LEASE = timedelta(seconds=30)
 _UNREADABLE = re.compile(r"None|[{}]|[0-9]{4}-[0-9]{2}-[0-9]{2}T|example[.]com|8012345678|8002345678|secret words")
@@ -56,6 +57,9 @@ class Desk:
     health: Health = field(default_factory=Health)
     span: timedelta = SPAN
     url: str = ""
+    """Of the private listener."""
+    public: str = ""
+    """Of the public one."""
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
@@ -73,13 +77,18 @@ class Desk:
             dict,
             lambda: None,
         )
+        self.url = await self._listen(app)
+        public = public_app(self.store, {}, lambda: self.judge, PUBLIC_URL, self.metrics, name=self.config.pages.name)
+        self.public = await self._listen(public)
+        return self
+
+    async def _listen(self, app: web.Application) -> str:
         served = runner(app, shutdown_timeout=0.1)
         await served.setup()
         self._stack.push_async_callback(served.cleanup)
         site = web.TCPSite(served, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{served.addresses[0][1]}"
-        return self
+        return f"http://127.0.0.1:{served.addresses[0][1]}"
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -144,6 +153,10 @@ class Desk:
             answers += steps
         return answers
 
+    async def finish(self, claimed: Claimed) -> None:
+        """Let what is under way come to its end."""
+        await self.store.settle([Settlement(claimed, self._answer(claimed.step.provider))], self.judge)
+
     def _answer(self, provider: str) -> Outcome:
         planned = self.answers.get(provider)
         return planned.pop(0) if planned else accepted("V-42")
@@ -153,6 +166,12 @@ class Desk:
         message = await self.accept(name, category, **more)
         await self.work()
         return message
+
+    async def attempt(self, name: str, category: str, **more: Any) -> str:
+        """The attempt by which one goes out at this instant: what the links in it are named by."""
+        view = await self.store.view(await self.sent(name, category, **more))
+        assert view
+        return view.attempts[-1].id
 
     def pass_(self, **time: float) -> None:
         """Move the clock on."""

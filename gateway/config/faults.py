@@ -196,6 +196,7 @@ _EXAMPLES: Final[Mapping[str | int, str]] = {
     "in_flight": "{bulk: 64}",
     "label": "{team: growth}",
     "look_up": "{url: …, reply: {status: state}, statuses: {done: delivered}}",
+    "pages": "{name: Example}",
     "reserve": "{high: 1}",
     "retention": "{contacts: 400d}",
     "routes": "{sms: [text]}",

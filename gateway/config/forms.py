@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints
 
 from gateway.config.values import Endpoint
-from gateway.config.words import Count, Length, Some, Text, listed
+from gateway.config.words import Count, Length, Some, Text, Wording, listed
 from gateway.message import MessageState, Source
 from providers import Act
 
@@ -147,6 +147,12 @@ class Http(Part):
     private: _Endpoint = Endpoint("127.0.0.1", 8080)
     public: _Endpoint | None = None
     public_url: Annotated[Text, AfterValidator(_public_url)] | None = None
+
+
+class Pages(Part):
+    """``pages``."""
+
+    name: Wording = Field(default_factory=dict)
 
 
 class Key(Part):

@@ -16,11 +16,13 @@ from gateway.config.values import (
     EventsConfig,
     HttpConfig,
     Key,
+    PagesConfig,
     Policy,
     Retention,
     Route,
     WorkerConfig,
 )
+from gateway.config.words import by_language
 from gateway.message import Priority
 from providers import Channel
 
@@ -34,6 +36,7 @@ SECTIONS: Final = (
     "store",
     "broker",
     "http",
+    "pages",
     "keys",
     "providers",
     "routes",
@@ -74,6 +77,7 @@ class Reading:
             store=self._parts.section(forms.Store, among(at, forms.Store), ()).store,
             broker=self._broker(at.get("broker")),
             http=self._http(at.get("http"), at.get("keys")),
+            pages=PagesConfig(by_language(self._parts.section(forms.Pages, at.get("pages"), ("pages",)).name)),
             keys=self._keys(at.get("keys")),
             providers=configured,
             routes=routes,

@@ -29,7 +29,9 @@ from gateway.config.words import (
     Week,
     Weekday,
     Word,
+    Wording,
     Zone,
+    by_language,
     code_near,
     days_of,
     listed,
@@ -125,6 +127,7 @@ class Category(Part):
     abuse: Abuse | None = None
     tracked: Flag | None = None
     conversion_window: Length = timedelta(days=7)
+    title: Wording = Field(default_factory=dict)
 
     def named(self, name: str) -> values.Category:
         """Its meaning.
@@ -150,6 +153,7 @@ class Category(Part):
             collapse=self.collapse is not None,
             tracked=not critical if self.tracked is None else self.tracked,
             conversion_window=self.conversion_window,
+            title=by_language(self.title),
             abuse=self.abuse.rule() if self.abuse else _OF_CODES if critical and uncapped else None,
         )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import providers
     from gateway.config.faults import Fault
+    from gateway.languages import Language
     from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
     from providers import Act, Channel
     from ratelimit import FrequencyCap, Holidays, MinimumGap, QuietHours, Rule, SendWindow
@@ -41,7 +42,7 @@ class Category:
     repeat_after: timedelta | None
     """How long evidence may take before ``on_unknown: repeat`` sends again. None: as long as it mostly takes there."""
     unsubscribe: bool
-    """Whether its mails offer one-click unsubscribe."""
+    """Whether people can unsubscribe from it, by a link in its mails."""
     when_capped: WhenCapped
     """What becomes of a message that a cap or a gap holds back."""
     collapse: bool
@@ -52,6 +53,8 @@ class Category:
     """Whether opens and clicks of its messages are looked for, by a pixel and by links of ours."""
     conversion_window: timedelta
     """How long after a contact what the person does may be owed to it."""
+    title: Mapping[Language, str]
+    """What people know it by, as far as it has a name for them in their language."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Policy:
         """Those that a message of the category must obey, caps first. Rules for other categories are left out."""
         known = self._rules.get(category.name)
         return self._of(category) if known is None else known
+
+    def needs(self, category: str) -> bool:
+        """Whether people cannot unsubscribe from a category. They can from one that is not configured any more."""
+        return category in self.categories and not self.categories[category].unsubscribe
 
     @property
     def all_rules(self) -> tuple[Rule, ...]:
@@ -156,6 +163,14 @@ class HttpConfig:
     """Opens, clicks, unsubscribe and vendors' callbacks; None: none of these."""
     public_url: str | None
     """How the world reaches ``public``, without a slash at the end. None exactly where ``public`` is."""
+
+
+@dataclass(frozen=True)
+class PagesConfig:
+    """What people read who follow a link."""
+
+    name: Mapping[Language, str]
+    """Whom the messages are from, as far as that is said in their language."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +257,7 @@ class Config:
     """``sqlite:///…`` or ``postgresql://…``; may hold a password."""
     broker: BrokerConfig | None
     http: HttpConfig
+    pages: PagesConfig
     keys: tuple[Key, ...]
     providers: Mapping[str, providers.Settings]
     """By name, as configured. Secrets in them are ``SecretStr``."""

@@ -7,9 +7,10 @@ from datetime import date, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar, get_args
 
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, StringConstraints, Tag
 
 from gateway.config.faults import nearest
+from gateway.languages import LANGUAGES, Language
 from ratelimit import Calendar, zone_names
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """A name that people give."""
 NAMED: Final = "1 to 64 of A-Z, a-z, 0-9, _ and -, a letter first"
 """The same for people."""
+LINE: Final = 60
+"""Characters of what stands on a button."""
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: Final = get_args(Weekday)
@@ -162,6 +165,17 @@ def _word(text: str) -> str:
     return text
 
 
+def _line(text: str) -> str:
+    if not text.isprintable() or not text.strip() or len(text) > LINE:
+        raise ValueError(f"must be one line of at most {LINE} characters, as people are to read it")
+    return text
+
+
+def by_language(texts: str | Mapping[Language, str]) -> Mapping[Language, str]:
+    """What people read, in each language in which it is written."""
+    return dict.fromkeys(LANGUAGES, texts) if isinstance(texts, str) else texts
+
+
 def _some(limit: int) -> int:
     if limit < 1:
         raise ValueError("must be at least 1, less would never send anything: raise it, or remove the cap")
@@ -184,6 +198,12 @@ Country = Annotated[Text, AfterValidator(_country)]
 Zone = Annotated[Text, AfterValidator(_zone)]
 Some = Annotated[tuple[T, ...], BeforeValidator(listed), AfterValidator(_sorted), Field(min_length=1)]
 """One or a list, where order means nothing."""
+_Line = Annotated[str, StringConstraints(strict=True), AfterValidator(_line)]
+Wording = Annotated[
+    Annotated[_Line, Tag("line")] | Annotated[dict[Language, _Line], Field(min_length=1), Tag("lines")],
+    Discriminator(lambda value: "lines" if isinstance(value, dict) else "line"),
+]
+"""What people read: one text whatever their language, or one in each; see ``by_language``."""
 
 
 def weekly(hours: Mapping[W, tuple[Span, ...]]) -> dict[int, tuple[Span, ...]]:

@@ -17,7 +17,7 @@ from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.precedence import Precedence
-from gateway.store.reading import Decision, MessageView, PersonView, Standing
+from gateway.store.reading import Addressee, Decision, MessageView, PersonView, Standing
 from gateway.store.ward import SUSPECTS, Round
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPLAINT",
     "SUSPECTS",
+    "Addressee",
     "Ages",
     "Claimed",
     "Decision",
@@ -262,9 +263,12 @@ class Store:
         """Record a no that was said by an address, whoever it belongs to."""
         self._hear(await self._engine.write(lambda: upkeep.opt_out_address(address, optout, via, judge)))
 
-    async def opt_in(self, person: str, address: str | None, optout: OptOut) -> bool:
-        """Take back exactly this no, of a person or (with ``person`` empty) of an address. False: it was never said."""
-        return await self._engine.write(lambda: upkeep.opt_in(person, address, optout))
+    async def opt_in(self, person: str, address: str | None, optout: OptOut, via: Collection[str] = ()) -> bool:
+        """Take back exactly this no, of a person or (with ``person`` empty) of an address. False: it was never said.
+
+        ``via``: only where it was said in one of these ways.
+        """
+        return await self._engine.write(lambda: upkeep.opt_in(person, address, optout, via))
 
     async def open_intents(self, person: str) -> float:
         """Seconds until every intent open for a person is settled or past its deadline, at the latest; 0: none is."""
@@ -298,8 +302,8 @@ class Store:
         """One person, with their contacts."""
         return await self._engine.read(lambda: reading.person(person))
 
-    async def addressee(self, reference: str) -> tuple[str, str] | None:
-        """Whom an attempt, or a message, was for, and its category."""
+    async def addressee(self, reference: str) -> Addressee | None:
+        """Whom an attempt, or a message, was for."""
         return await self._engine.read(lambda: reading.addressee(reference))
 
     async def unpublished(self, limit: int) -> list[tuple[int, str, str, bytes]]:

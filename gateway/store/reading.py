@@ -20,7 +20,7 @@ from gateway.store.line import ahead
 from gateway.store.schema import BEHIND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from gateway.acts import Record
@@ -78,6 +78,19 @@ class Standing:
     """All contacts on the ledger, not only those in some rule's window."""
     behind: str | None
     """The message of the same line that goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """Whom something was sent to that they now speak of."""
+
+    person: str
+    category: str
+    """Of what was sent."""
+    locales: tuple[str, ...]
+    """What they may read, the best first, as BCP 47 tags."""
+    noes: Mapping[str, str]
+    """Categories they have said no to, on any channel and topic; and how they said it."""
 
 
 def states(messages: Sequence[str]) -> Operation[dict[str, MessageState]]:
@@ -159,16 +172,26 @@ def person(name: str) -> Operation[PersonView | None]:
     return PersonView(known[name], contacts, instant(now))
 
 
-def addressee(reference: str) -> Operation[tuple[str, str] | None]:
-    """Whom an attempt, or a message, was for, and its category; as long as either, or the contact, is remembered."""
+def addressee(reference: str) -> Operation[Addressee | None]:
+    """Whom an attempt, or a message, was for; as long as either, or the contact, is remembered."""
     for sql in (
-        "select m.person, m.category from attempts a join messages m on m.id = a.message where a.id = $1",
-        "select person, category from contacts where attempt = $1",
-        "select person, category from messages where id = $1",
+        "select m.person, m.category, m.body from attempts a join messages m on m.id = a.message where a.id = $1",
+        "select person, category, '{}' from contacts where attempt = $1",
+        "select person, category, body from messages where id = $1",
     ):
         if found := (yield Fetch(sql, (reference,))):
-            return found[0][0], found[0][1]
-    return None
+            break
+    else:
+        return None
+    who, category, body = found[0]
+    profiles = yield Fetch("select profile from profiles where person = $1", (who,))
+    locales = [orjson.loads(body).get("locale"), *(rows.profile(profile).locale for (profile,) in profiles)]
+    said = yield Fetch(
+        "select category, via from optouts where person = $1 and address = '' and channel = '' and topic = ''"
+        " and category <> ''",
+        (who,),
+    )
+    return Addressee(who, category, tuple(locale for locale in locales if locale), dict(said))
 
 
 def standing(message: str, judge: Judge) -> Operation[Standing | None]:

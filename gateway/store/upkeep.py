@@ -27,7 +27,7 @@ from gateway.whereabouts import whereabouts
 from providers import Act, Agent, ReceiptStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import timedelta
 
     from gateway.acts import Noted
@@ -193,17 +193,20 @@ _LATELY = 90 * 24 * 3600 * 1_000_000
 """Microseconds within which whoever was contacted at an address may be the one who says no there."""
 
 
-def opt_in(person: str, address: str | None, optout: OptOut) -> Operation[bool]:
+def opt_in(person: str, address: str | None, optout: OptOut, via: Collection[str] = ()) -> Operation[bool]:
     """Take back exactly this no, of the person or of the address; False: it was never said.
 
     The person's messages that wait for another channel meanwhile are decided anew; of an address nobody knows whose.
+
+    Args:
+        via: only where it was said in one of these ways; none: however it was said.
     """
     if person:
         yield from lock([person])
     gone = yield Fetch(
         "delete from optouts where person = $1 and address = $2 and channel = $3 and category = $4 and topic = $5"
-        " returning 1",
-        (person, fingerprint(address) if address else "", *_said(optout)),
+        f"{' and via = any($6)' if via else ''} returning 1",
+        (person, fingerprint(address) if address else "", *_said(optout), *([sorted(via)] if via else [])),
     )
     if gone and person:
         now: int = yield Now()

@@ -12,7 +12,7 @@ from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
 from gateway.web.keys import Keys
 from gateway.web.problems import told
-from gateway.web.tracking import Tracking, unsubscribe_url
+from gateway.web.unsubscribe import NO_NAME, Unsubscribe, unsubscribe_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.decide import Judge
     from gateway.intake import Intake
+    from gateway.languages import Language
     from gateway.metrics import Metrics
     from gateway.store import Store
     from providers import Provider
@@ -75,8 +76,9 @@ def public_app(
     metrics: Metrics,
     limits: Limits | None = None,
     callback_seconds: float = _CALLBACK,
+    name: Mapping[Language, str] = NO_NAME,
 ) -> web.Application:
-    """Vendors' callbacks and one-click unsubscribe.
+    """Vendors' callbacks, and what people say no by.
 
     Args:
         providers: by name.
@@ -84,11 +86,12 @@ def public_app(
         public_url: how the world reaches this listener, without a slash at the end.
         limits: how much is taken at once.
         callback_seconds: how long a vendor is kept waiting.
+        name: whom messages are from, as people know it.
     """
     limits = limits or Limits()
     places, memory = Room(limits.requests * _PUBLIC), Room(limits.memory)
     callbacks = Callbacks(store, providers, judge, public_url, metrics, memory, callback_seconds)
-    routes = [*callbacks.routes(), *Tracking(store, judge, metrics, memory).routes()]
+    routes = [*callbacks.routes(), *Unsubscribe(store, judge, metrics, memory, name).routes()]
     return _app(routes, places)
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.explain import described, explanation
+from gateway.ids import ID
 from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, Overloaded
 from gateway.message import MessageState, Name, Source
 from gateway.web.answers import JSON, answer_json, errors
@@ -19,7 +20,6 @@ from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_lar
 from gateway.web.bounces import Bounces
 from gateway.web.people import People
 from gateway.web.problems import Problem, turned_away, unavailable
-from gateway.web.tracking import ID
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping

@@ -24,7 +24,18 @@ from gateway.config.faults import nearest
 from gateway.explain import answered
 from gateway.forecast import eligibility
 from gateway.intake import Fault, faults_of, utc_now
-from gateway.message import EmailAddress, Instant, Message, Name, OptOut, Phone, Priority, Profile, Zone
+from gateway.message import (
+    UNSUBSCRIBABLE,
+    EmailAddress,
+    Instant,
+    Message,
+    Name,
+    OptOut,
+    Phone,
+    Priority,
+    Profile,
+    Zone,
+)
 from gateway.web.answers import JSON, answer_json, errors
 from gateway.web.bodies import decoded
 from gateway.web.problems import Problem
@@ -258,7 +269,7 @@ class People:
         """
         no = await self._no(request)
         categories = self._judge().policy.categories
-        if no.category is not None and no.category not in categories:
+        if no.category is not None and no.category not in (UNSUBSCRIBABLE, *categories):
             raise _malformed([_unconfigured(no.category, categories)])
         if no.user is not None:
             await self._store.introduce(no.user)  # a no that comes before the first message counts as well

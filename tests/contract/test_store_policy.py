@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from gateway.decide import Behind, Deferred, Ended
-from gateway.ids import oldest_id
+from gateway.ids import new_id, oldest_id
 from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile, microseconds
 from gateway.outcome import Outcome
-from gateway.store import Claimed, Store
+from gateway.store import Addressee, Claimed, Store
 from providers import Channel, ReceiptStatus
 from tests.contract.world import ACCEPTED, MORNING, NIGHT, NOON, PHONE, World, outcome, receipt
 
@@ -212,6 +212,7 @@ NOES = [
     OptOut(),
     OptOut(channel=Channel.SMS),
     OptOut(category="campaign"),
+    OptOut(category="*"),
     OptOut(topic="rates"),
     OptOut(channel=Channel.SMS, category="campaign", topic="rates"),
 ]
@@ -272,6 +273,30 @@ async def test_a_no_is_taken_back_in_the_words_in_which_it_was_said(world: World
     assert await world.store.opt_in("", PHONE, no)
     assert (await world.person()).person.refused == {}
     assert not await world.store.opt_in("", PHONE, no)
+
+
+async def test_a_no_is_taken_back_only_where_it_was_said_in_the_ways_that_are_asked_for(world: World) -> None:
+    no = OptOut(category="campaign")
+    await world.store.put_profiles([("ann", Profile())])
+    for via, taken in (("api", False), ("page", True), ("one_click", True)):
+        await world.store.opt_out("ann", no, via, world.judge)
+        assert await world.store.opt_in("ann", None, no, ("page", "one_click")) is taken
+        assert (await world.person()).person.optouts == (() if taken else (no,))
+
+
+async def test_an_attempt_tells_whom_it_was_for_what_they_read_and_what_they_have_left(world: World) -> None:
+    new = world.new()
+    new = replace(new, message=replace(new.message, body={**new.message.body, "locale": "ja-JP"}))
+    claimed = await world.claimed(new)
+    assert await world.store.addressee(claimed.attempt.id) == Addressee("ann", "campaign", ("ja-JP",), {})
+    await world.store.put_profiles([("ann", Profile(locale="de", opted_out=(OptOut(category="nudge"),)))])
+    for no in (OptOut(category="*"), OptOut(), OptOut(category="code", channel=Channel.SMS), OptOut(topic="rates")):
+        await world.store.opt_out("ann", no, "page", world.judge)
+    await world.store.opt_out_address(PHONE, OptOut(category="campaign"), "stop", world.judge)
+    found = Addressee("ann", "campaign", ("ja-JP", "de"), {"nudge": "profile", "*": "page"})
+    assert await world.store.addressee(claimed.attempt.id) == found
+    assert await world.store.addressee(new.message.id) == found
+    assert await world.store.addressee(new_id()) is None
 
 
 async def test_a_no_said_twice_is_one(world: World) -> None:

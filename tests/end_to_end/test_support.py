@@ -458,6 +458,7 @@ async def test_an_address_that_had_its_fill_says_how_many_and_until_when(desk: D
     [
         (OptOut(), "person", "the person has opted out of everything."),
         (OptOut(category="alert"), "person", "the person has opted out of category alert."),
+        (OptOut(category="*"), "person", "the person has opted out of all that can be unsubscribed from."),
         (OptOut(channel=Channel.SMS), "person", "the person has opted out of everything by sms."),
         (OptOut(topic="rates"), "person", "the person has opted out of topic rates."),
         (OptOut(topic="rates"), "address", "somebody by the address that it would go to has opted out of topic rates."),

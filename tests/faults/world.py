@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -195,6 +196,11 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.private}"
 
+    @property
+    def outside(self) -> str:
+        """Of its public listener."""
+        return f"http://127.0.0.1:{self.public}"
+
     def start(self, point: str = "") -> Self:
         """``point``: where it is to die, by its own hand and without a chance to tidy up."""
         arguments = ["serve", "--config", str(self.config), "--migrate"]
@@ -339,14 +345,24 @@ class World:
 
     async def opt_out(self, person: str, *, to: int = 0) -> None:
         """The promise holds from the instant of the answer on."""
-        from datetime import UTC, datetime
-
         async with (
             aiohttp.ClientSession() as session,
             session.post(f"{self.gateways[to].url}/v1/optouts", json={"user": person}) as response,
         ):
             assert response.status < 300, await response.text()
-        self.promise = Promise(**{**vars(self.promise), "stopped": {**self.promise.stopped, person: datetime.now(UTC)}})
+        self._stopped(person)
+
+    async def unsubscribe(self, person: str, link: str, form: Mapping[str, str], *, to: int = 0) -> None:
+        """The same by a link in what they got, with a form as a mail program or the page sends it."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.gateways[to].outside}/u/{link}", data=form, allow_redirects=False) as response,
+        ):
+            assert response.status in (200, 303), await response.text()
+        self._stopped(person)
+
+    def _stopped(self, person: str) -> None:
+        self.promise = replace(self.promise, stopped={**self.promise.stopped, person: datetime.now(UTC)})
 
     # ------------------------------------------------------------------------------------------------------- the vendor
 

@@ -34,8 +34,7 @@ from gateway.outcome import accepted
 from gateway.sentences import of_message
 from gateway.store import Claimed, ParkedInput, Settlement, Store, engine_of
 from gateway.store.migrate import migrate
-from gateway.web import Limits, private_app, public_app, runner, unsubscribe_url
-from tests.servers import wait_until
+from gateway.web import Limits, private_app, public_app, runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -1000,6 +999,10 @@ async def test_nothing_that_was_sent_is_logged(start: Any, caplog: pytest.LogCap
 # ------------------------------------------------------------------------------------------------------------ callbacks
 
 
+def sample(gateway: Gateway, name: str, **labels: str) -> float | None:
+    return gateway.metrics.registry.get_sample_value(name, labels)
+
+
 def signed(path: str, fields: Mapping[str, str], token: str = TOKEN) -> dict[str, str]:
     """https://www.twilio.com/docs/usage/webhooks/webhooks-security"""
     text = PUBLIC + path + "".join(name + fields[name] for name in sorted(fields))
@@ -1079,111 +1082,6 @@ async def test_a_vendor_is_not_kept_waiting(start: Any, monkeypatch: pytest.Monk
     path = "/callbacks/text?attempt=a"
     async with gateway.public.post(path, data=NEWS, headers=signed(path, NEWS)) as response:
         await problem(response, 503)
-
-
-# ---------------------------------------------------------------------------------------------------------- unsubscribe
-
-ONE_CLICK = b"List-Unsubscribe=One-Click"
-
-
-def sample(gateway: Gateway, name: str, **labels: str) -> float | None:
-    return gateway.metrics.registry.get_sample_value(name, labels)
-
-
-async def optouts(gateway: Gateway) -> list[str | None]:
-    view = await gateway.store.person("u1")
-    assert view
-    return [no.category for no in view.person.optouts]
-
-
-async def test_one_click_opts_out_of_the_category_once_and_for_all(gateway: Gateway) -> None:
-    message = await gateway.send()
-    path = unsubscribe_url("", message)
-    assert unsubscribe_url(PUBLIC, message) == f"{PUBLIC}/u/{message}"
-    answers = []
-    for _ in range(2):
-        async with gateway.public.post(path, data=ONE_CLICK, headers=FORM) as response:
-            answers.append((response.status, await response.text()))
-    multipart = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
-    kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    for path_ in (path, f"/u/{new_id()}", "/u/x", "/u/%00"):
-        async with gateway.public.post(URL(path_, encoded=True), data=multipart, headers=kind) as response:
-            answers.append((response.status, await response.text()))
-            assert "Set-Cookie" not in response.headers
-    assert answers == [(200, "You have been unsubscribed.\n")] * 6
-    assert await optouts(gateway) == ["news"]
-    assert sample(gateway, "gateway_optouts_total", via="one_click") == 3
-
-
-async def test_a_link_that_is_only_looked_at_does_nothing(gateway: Gateway) -> None:
-    message = await gateway.send()
-    pages = []
-    for name in (message, new_id(), "x"):
-        async with gateway.public.get(f"/u/{name}") as response:
-            assert (response.status, response.content_type) == (200, "text/html")
-            pages.append((await response.text(), {k: v for k, v in response.headers.items() if k != "Date"}))
-    assert pages[0] == pages[1] == pages[2]
-    assert '<form method="post">' in pages[0][0]
-    assert 'name="List-Unsubscribe" value="One-Click"' in pages[0][0]
-    async with gateway.public.head(f"/u/{message}") as response:
-        assert response.status == 200
-    assert await optouts(gateway) == []
-
-
-@pytest.mark.parametrize(
-    ("data", "headers"),
-    [
-        (b"", FORM),
-        (b"List-Unsubscribe=One-click", FORM),
-        (b"list-unsubscribe=One-Click", FORM),
-        (b"\xff\xfe", FORM),
-        (b"&" * 1000, FORM),
-        (b"a=1&" * 100 + ONE_CLICK, FORM),
-        (ONE_CLICK, JSON),
-        (ONE_CLICK, {"Content-Type": "text/plain"}),
-        (ONE_CLICK, {"Content-Type": "multipart/form-data"}),
-        (b"--b\r\n\r\nOne-Click\r\n--b--", {"Content-Type": "multipart/form-data; boundary=b"}),
-    ],
-)
-async def test_what_is_not_one_click_does_nothing(gateway: Gateway, data: bytes, headers: dict[str, str]) -> None:
-    message = await gateway.send()
-    for name in (message, new_id()):
-        async with gateway.public.post(f"/u/{name}", data=data, headers=headers) as response:
-            await problem(response, 400)
-    assert await optouts(gateway) == []
-
-
-async def test_a_large_form_is_refused(gateway: Gateway) -> None:
-    async with gateway.public.post("/u/x", data=ONE_CLICK + b"&" * 5000, headers=FORM) as response:
-        await problem(response, 413)
-
-
-async def test_the_opt_out_answers_when_what_was_under_way_has_settled(gateway: Gateway) -> None:
-    message = await gateway.send()
-    claimed = await gateway.claim(message)
-
-    async def click() -> int:
-        async with gateway.public.post(f"/u/{message}", data=ONE_CLICK, headers=FORM) as response:
-            return response.status
-
-    clicking = asyncio.create_task(click())
-
-    async def recorded() -> bool:
-        return await optouts(gateway) == ["news"]
-
-    await wait_until(recorded)
-    assert not clicking.done()
-    await gateway.settle(claimed)
-    assert await clicking == 200
-
-
-async def test_the_opt_out_waits_no_longer_than_the_deadline(start: Any) -> None:
-    gateway = await start(span=0.3)
-    message = await gateway.send()
-    claimed = await gateway.claim(message)
-    async with gateway.public.post(f"/u/{message}", data=ONE_CLICK, headers=FORM) as response:
-        assert response.status == 200
-    assert time.time() >= claimed.attempt.deadline.timestamp()
 
 
 async def test_public_answers_carry_the_headers_that_keep_them_private(gateway: Gateway) -> None:

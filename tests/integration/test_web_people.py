@@ -177,6 +177,21 @@ async def test_an_opt_out_is_a_no_without_an_end(desk: Desk) -> None:
     assert (await eligible(desk, category="alert"))["allowed"]
 
 
+async def test_a_no_to_all_that_can_be_unsubscribed_from_leaves_what_people_need(desk: Desk) -> None:
+    await desk.store.put_profiles([("hana", Profile(phone=PHONE))])
+    no = {"user": "hana", "category": "*"}
+    assert await desk.api("POST", "/v1/optouts", json=no) == (204, None)
+    assert (await desk.api("GET", "/v1/users/hana"))[1]["opted_out"] == [{"category": "*"}]
+    found = await eligible(desk, category="news")
+    assert (found["refusal"], found["opted_out"]) == ("opted_out", [{"by": "person", "category": "*"}])
+    found = await eligible(desk, category="code")
+    assert (found["allowed"], found["opted_out"]) == (True, [])
+    code, news = await desk.sent("r1", "code"), await desk.sent("r2", "news")
+    assert await desk.store.states([code, news]) == {code: MessageState.SENT, news: MessageState.REFUSED}
+    assert (await desk.api("DELETE", "/v1/optouts", json=no))[0] == 204
+    assert (await eligible(desk, category="news"))["allowed"]
+
+
 async def test_an_address_that_must_not_be_used_is_a_no_without_an_end(desk: Desk) -> None:
     await desk.store.put_profiles([("hana", Profile(phone=PHONE, email="hana@example.com"))])
     desk.answers = {"text": [failed(Unreachable("21610"))]}

@@ -29,6 +29,7 @@ THROUGH = {
     "yarl": "aiohttp",
     "aiohappyeyeballs": "aiohttp",
     "idna": "email_validator",
+    "markupsafe": "jinja2",
 }
 """What is imported though not asked for by its name, because it is part of the face of something that is."""
 KNOWN_LONG = {"gateway.message": 560}
@@ -62,6 +63,7 @@ PURE = {
     *DECIDING,
     *(f"gateway.config.{module}" for module in ("draft", "lint", "lint_hours", "lint_limits", "week")),
     "gateway.explain",
+    "gateway.languages",
     "gateway.pace",
     "gateway.sentences",
     "providers._bounces",

@@ -23,6 +23,7 @@ from gateway import config
 from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault, Route
 from gateway.config.policy import SECTIONS as POLICY_SECTIONS
 from gateway.config.reading import SECTIONS
+from gateway.languages import LANGUAGES
 from gateway.message import MessageState, OnUnknown, Priority, WhenCapped
 from providers import Channel
 from ratelimit import (
@@ -139,6 +140,7 @@ def test_the_sample_of_the_design_loads() -> None:
         abuse=FrequencyCap("abuse", 5, timedelta(hours=1)),
         tracked=False,
         conversion_window=timedelta(days=7),
+        title={},
     )
     assert transactional.on_unknown is OnUnknown.REPEAT
     assert transactional.expires_after == timedelta(hours=72)
@@ -288,6 +290,48 @@ def test_broker_worker_and_retention_can_be_told_in_full() -> None:
     assert found.worker.in_flight[Priority.CRITICAL] == 256
     assert found.worker.attempt == timedelta(seconds=5)
     assert found.retention.contacts == timedelta(days=2)
+
+
+def test_what_people_read_is_one_text_or_one_in_each_language() -> None:
+    titles = {"news": {"title": "News"}, "codes": {"title": {"ja": "お知らせ", "zh-Hant": "最新消息"}}, "none": {}}
+    found = parse(small(policy__categories=titles, pages={"name": {"en": "Example", "ja": "例"}}))
+
+    assert found.policy.categories["news"].title == dict.fromkeys(LANGUAGES, "News")
+    assert found.policy.categories["codes"].title == {"ja": "お知らせ", "zh-Hant": "最新消息"}
+    assert found.policy.categories["none"].title == {}
+    assert found.pages.name == {"en": "Example", "ja": "例"}
+    assert parse(small()).pages.name == {}
+
+
+ONE_LINE = "must be one line of at most 60 characters, as people are to read it"
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "problem"),
+    [
+        (7, "", "must be text: write it in quotes"),
+        (["News"], "", "must be text: write it in quotes"),
+        ("", "", ONE_LINE),
+        (" ", "", ONE_LINE),
+        ("two\nlines", "", ONE_LINE),
+        ("long" * 16, "", ONE_LINE),
+        ({"ja": "long" * 16}, ".ja", ONE_LINE),
+        ({"ja": 7}, ".ja", "must be text: write it in quotes"),
+        ({"zh-hant": "最新消息"}, ".zh-hant", "did you mean zh-Hant?"),
+        (
+            {"tlh": "news"},
+            ".tlh",
+            "must be one of ar, de, en, es, fr, hi, id, it, ja, ko, pt, th, vi, zh-Hans, zh-Hant",
+        ),
+        ({}, "", "must name at least 1"),
+    ],
+)
+def test_what_people_cannot_read_is_told_with_its_place(written: object, path: str, problem: str) -> None:
+    for found, whole in (
+        (faults(small(pages={"name": written})), "pages.name"),
+        (faults(small(policy__categories={"news": {"title": written}})), "policy.categories.news.title"),
+    ):
+        assert [(where, problem in said) for where, said in found] == [(whole + path, True)], found
 
 
 def test_gaps_and_weeks_can_be_told_in_full() -> None:

@@ -324,7 +324,7 @@ def test_what_is_exempt_from_quiet_hours_may_be_delivered_in_them() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- opt-outs
 
-CHANNELS, CATEGORIES, TOPICS = (None, Channel.SMS, Channel.PUSH), (None, "news", "receipt"), (None, "t", "u")
+CHANNELS, CATEGORIES, TOPICS = (None, Channel.SMS, Channel.PUSH), (None, "news", "receipt", "*"), (None, "t", "u")
 COMBINATIONS = [
     OptOut(channel=channel, category=category, topic=topic)
     for channel in CHANNELS
@@ -337,12 +337,20 @@ ABOUT_T = message(channels=(Channel.SMS,), body={"content": {}, "labels": {"topi
 @pytest.mark.parametrize("no", COMBINATIONS, ids=repr)
 def test_a_no_holds_for_what_is_all_that_it_names_said_by_the_person_or_the_address(no: OptOut) -> None:
     covered = (
-        no.channel in (None, Channel.SMS) and no.category in (None, "news") and no.topic in (None, "t")
+        no.channel in (None, Channel.SMS) and no.category in (None, "news", "*") and no.topic in (None, "t")
     )  # by hand: each part is absent, or the message's
     for who in (person([no]), replace(person(), refused={PHONE: (no,)})):
         taken = step(facts(message=ABOUT_T, person=who))
         assert (taken == Ended(MessageState.REFUSED, Refusal.OPTED_OUT)) is covered
         assert isinstance(taken, Attempting) is not covered
+
+
+def test_a_no_to_all_that_can_be_unsubscribed_from_goes_by_the_policy_of_the_moment() -> None:
+    no = OptOut(category="*")
+    for who in (person([no]), replace(person(), refused={PHONE: (no,), MAIL: (no,)})):
+        refused = step(facts(person=who), policy=ruled(unsubscribe=True))
+        assert refused == Ended(MessageState.REFUSED, Refusal.OPTED_OUT)
+        assert isinstance(step(facts(person=who), policy=ruled(unsubscribe=False)), Attempting)
 
 
 def test_a_no_to_a_topic_is_none_to_a_message_without_one() -> None:

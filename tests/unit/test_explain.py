@@ -306,6 +306,11 @@ def test_only_the_last_steps_are_told_and_how_many_there_were() -> None:
             ),
         ),
         (
+            present({"state": "refused", "reason": "opted_out"}, channel=None, next=None),
+            {"opted_out": [{"by": "person", "category": "*", "topic": "*"}]},
+            "On record: the person has opted out of all that can be unsubscribed from and topic *.",
+        ),
+        (
             present({"state": "failed", "reason": "rejected:1"}, channel=None, next=None),
             {},
             "When it is looked at next, it will be given up, because the provider will never take this message",

@@ -325,13 +325,24 @@ def test_a_no_covers_what_is_all_that_it_names(optout: OptOut, covered: bool) ->
     at = datetime(2026, 11, 22, tzinfo=UTC)
     body = {"labels": {"topic": "loans", "team": "cards"}}
     named = Message("m", "s", "r", "ann", "news", (Channel.SMS,), Priority.BULK, at, at, at, None, body)
-    assert optout.covers(Channel.SMS, named) is covered
+    assert optout.covers(Channel.SMS, named, needed=True) is covered
+    assert optout.covers(Channel.SMS, named, needed=False) is covered
+
+
+@pytest.mark.parametrize("no", [OptOut(category="*"), OptOut(category="*", channel=Channel.SMS, topic="loans")])
+def test_a_no_to_all_that_can_be_unsubscribed_from_covers_that(no: OptOut) -> None:
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    body = {"labels": {"topic": "loans"}}
+    any_category = Message("m", "s", "r", "ann", "news", (Channel.SMS,), Priority.BULK, at, at, at, None, body)
+    assert no.covers(Channel.SMS, any_category, needed=False)
+    assert not no.covers(Channel.SMS, any_category, needed=True)
+    assert no.covers(Channel.EMAIL, any_category, needed=False) is (no.channel is None)
 
 
 def test_a_no_to_a_topic_covers_no_message_without_one() -> None:
     at = datetime(2026, 11, 22, tzinfo=UTC)
     plain = Message("m", "s", "r", "ann", "news", (Channel.SMS,), Priority.BULK, at, at, at, None, {})
-    assert not OptOut(topic="loans").covers(Channel.SMS, plain)
+    assert not OptOut(topic="loans").covers(Channel.SMS, plain, needed=False)
 
 
 # ---------------------------------------------------------------------------------------- whatever comes gets an answer

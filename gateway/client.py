@@ -162,6 +162,17 @@ async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | 
         return await _found(session, url, f"/v1/users/{quote(user, safe='')}/eligibility", "no user is named", query)
 
 
+async def report(query: Mapping[str, str], url: str, key: str | None) -> dict[str, Any]:
+    """What the gateway says of what came of many messages.
+
+    Raises:
+        GatewayError: it is away, wants a key, or does not understand the question.
+    """
+    _check(url)
+    async with _session(key) as session:
+        return await _found(session, url, "/v1/report", f"{url} makes no reports: is it an older version?", query)
+
+
 async def _found(
     session: aiohttp.ClientSession, base: str, path: str, unknown: str, query: Mapping[str, str] | None = None
 ) -> dict[str, Any]:

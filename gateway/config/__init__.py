@@ -20,8 +20,11 @@ from gateway.config.values import (
     HttpConfig,
     Key,
     Policy,
+    ReportConfig,
     Retention,
     Route,
+    Step,
+    Target,
     WorkerConfig,
 )
 
@@ -47,8 +50,11 @@ __all__ = [
     "Key",
     "Policy",
     "Report",
+    "ReportConfig",
     "Retention",
     "Route",
+    "Step",
+    "Target",
     "WorkerConfig",
     "check",
     "load",

@@ -147,6 +147,7 @@ class App:
                 metrics=self.metrics,
                 readiness=self.readiness,
                 notice=self._notice,
+                targets=lambda: self.in_force.config.report.targets,
             ),
             config.http.private,
             "private",

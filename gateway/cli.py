@@ -210,6 +210,45 @@ def bounce(
 
 
 @main.command()
+def report(
+    by: Annotated[
+        str, typer.Option(help="Any of campaign, channel, category, stage, variant, source and day; empty: all in one.")
+    ] = "campaign,channel",
+    since: Annotated[str, typer.Option(help="Of messages accepted since: so long ago (7d), or RFC 3339.")] = "7d",
+    until: Annotated[str | None, typer.Option(help="And before: the same. Default: now.")] = None,
+    category: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the funnels drawn.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+    url: UrlOption = _URL,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what came of messages: how far they came, who left upon them, what they cost, and if targets are met."""
+    from gateway.client import GatewayError
+    from gateway.client import report as asked
+    from gateway.report import page, sheet
+
+    query = {"by": by, "since": since, "until": until, "category": category}
+    try:
+        with talk.status("counting …"):
+            found = run(asked({name: value for name, value in query.items() if value is not None}, url, key))
+    except GatewayError as error:
+        _fail(str(error))
+    if html:
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            _fail(f"{html}: {error.strerror}")
+        talk.print(f"Wrote {html}.", markup=False, soft_wrap=True)
+    if as_json:
+        _print_json(found)
+    elif as_csv:
+        sys.stdout.write(sheet(found))
+    elif not html:
+        _tabulate(found)
+
+
+@main.command()
 def demo(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Another policy than the sample.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End afterwards.")] = False,
@@ -264,6 +303,28 @@ def _tell(answer: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None
     else:
         for sentence in found["text"]:
             print(sentence)  # noqa: T201 - what was asked for
+
+
+def _tabulate(found: dict[str, Any]) -> None:
+    """A report, as wide as it needs to be: a terminal breaks lines, a pipe must not."""
+    from rich import box
+    from rich.table import Table
+
+    from gateway.report import remarks, rows
+
+    head, *body = rows(found)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=False)
+    for place, title in enumerate(head):
+        table.add_column(title, justify="left" if place < len(found["by"]) else "right", no_wrap=True)
+    for cells in body[:-1]:
+        table.add_row(*cells)
+    table.add_section()
+    table.add_row(*body[-1], style="bold")
+    console = Console(highlight=False, markup=False, emoji=False)  # names are others'
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
+    for remark in remarks(found):
+        console.print(remark, soft_wrap=True)
 
 
 def _load(option: Path | None) -> Config:

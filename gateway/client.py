@@ -180,6 +180,17 @@ async def hand_over(mail: bytes, recipient: str | None, url: str, key: str | Non
 _AS_MAIL = {"Content-Type": "message/rfc822"}
 
 
+async def report(query: Mapping[str, str], url: str, key: str | None) -> dict[str, Any]:
+    """What the gateway says of what came of many messages.
+
+    Raises:
+        GatewayError: it is away, wants a key, or does not understand the question.
+    """
+    _check(url)
+    async with _session(key) as session:
+        return await _found(session, url, "/v1/report", f"{url} makes no reports: is it an older version?", query)
+
+
 async def _found(
     session: aiohttp.ClientSession,
     base: str,

@@ -21,7 +21,7 @@ from providers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
 
     from gateway.message import Attempt
@@ -134,7 +134,11 @@ def state_of(*, due: bool, attempts: Sequence[Attempt], ended: MessageState | No
         attempts: all of them.
         ended: the state of its last final decision.
     """
-    states = {attempt.state for attempt in attempts}
+    return state_by({attempt.state for attempt in attempts}, due=due, ended=ended)
+
+
+def state_by(states: Collection[AttemptState], *, due: bool, ended: MessageState | None) -> MessageState:
+    """The same, from the states of its attempts."""
     if due:
         return MessageState.SENDING if AttemptState.INTENT in states else MessageState.WAITING
     if ended is MessageState.PARKED:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LIVE: Final = (*RELOADED, "retention")
-"""The sections that change while running. Retention does because the policy's rules look back on what it keeps."""
+LIVE: Final = (*RELOADED, "retention", "report")
+"""The sections that change while running. Retention does because the policy's rules look back on what it keeps, what
+reports are held against because nothing is decided by it."""
 
 _SETTLING = 0.1
 """Seconds between two looks at a file that must find the same: one half written may be good YAML that says less."""

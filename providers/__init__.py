@@ -38,6 +38,7 @@ from providers._contract import (
     Unreachable,
     Wish,
 )
+from providers._cost import Cost
 from providers._pace import Pace
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Callback",
     "Channel",
     "Content",
+    "Cost",
     "Dispatch",
     "Email",
     "Forged",

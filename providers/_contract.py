@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkab
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from providers._cost import Cost
 from providers._pace import Pace, paced
 
 if TYPE_CHECKING:
@@ -275,9 +276,11 @@ class Settings(BaseModel):
     """How many attempts may be under way at once in one process."""
     pace: Annotated[Pace, PlainValidator(paced)] | None = None
     """How many units all processes together hand over in a second, minute or hour at most. None: as fast as it goes."""
+    cost: Cost | None = None
+    """What the vendor takes for a unit, for reports. None: nothing is said of it."""
 
     def units(self, content: Content) -> int:  # noqa: ARG002 - those that count otherwise look at it
-        """What a message counts for in the pace: one, unless the vendor counts something smaller."""
+        """What a message counts for in pace and cost: one, unless the vendor counts something smaller."""
         return 1
 
 

@@ -21,8 +21,11 @@ from gateway.config.values import (
     Key,
     PagesConfig,
     Policy,
+    ReportConfig,
     Retention,
     Route,
+    Step,
+    Target,
     WorkerConfig,
 )
 
@@ -49,8 +52,11 @@ __all__ = [
     "PagesConfig",
     "Policy",
     "Report",
+    "ReportConfig",
     "Retention",
     "Route",
+    "Step",
+    "Target",
     "WorkerConfig",
     "check",
     "load",

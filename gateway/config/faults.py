@@ -191,12 +191,14 @@ def mapping(place: Place) -> str:
 
 _EXAMPLES: Final[Mapping[str | int, str]] = {
     "abuse": "{limit: 5, per: 1h}",
+    "cost": '{amount: "0.0075", currency: USD}',
     "countries": "{JP: Asia/Tokyo}",
     "http": "{private: 127.0.0.1:8080}",
     "in_flight": "{bulk: 64}",
     "label": "{team: growth}",
     "look_up": "{url: …, reply: {status: state}, statuses: {done: delivered}}",
     "pages": "{name: Example}",
+    "report": "{targets: [{step: clicked, at_least: 20%}]}",
     "reserve": "{high: 1}",
     "retention": "{contacts: 400d}",
     "routes": "{sms: [text]}",

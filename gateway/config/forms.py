@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints
 
-from gateway.config.values import Endpoint
-from gateway.config.words import Count, Length, Some, Text, Wording, listed
-from gateway.message import MessageState, Source
-from providers import Act
+from gateway.config import values
+from gateway.config.values import Endpoint, Step
+from gateway.config.words import Count, Length, Share, Some, Text, Wording, listed
+from gateway.message import MessageState, Name, Source
+from providers import Act, Channel
 
 
 def _brief(length: timedelta) -> timedelta:
@@ -109,6 +110,12 @@ def _some_weight(weights: dict[str, int]) -> dict[str, int]:
     if weights and not any(weights.values()):
         raise ValueError("must give some provider a weight above 0")
     return weights
+
+
+def _later(step: Step) -> Step:
+    if step is Step.REQUESTED:
+        raise ValueError("must be a later step, every message is requested: name sent, delivered, opened, …")
+    return step
 
 
 _Places = Annotated[Count, Field(le=10_000)]
@@ -208,3 +215,22 @@ class Worker(Part):
 
     in_flight: InFlight = InFlight()
     attempt: Annotated[Length, AfterValidator(_brief)] = timedelta(seconds=10)
+
+
+class Target(Part):
+    """One of ``report.targets``."""
+
+    step: Annotated[Step, AfterValidator(_later)] = Field(
+        description="add how far messages are to come, such as step: clicked"
+    )
+    stage: Name | None = None
+    of: Step = Step.SENT
+    of_stage: Name | None = None
+    at_least: Share = Field(description="add the share that is to come so far, such as at_least: 20%")
+    category: Text | None = None
+    campaign: Name | None = None
+    channel: Channel | None = None
+
+    def target(self) -> values.Target:
+        """Its meaning."""
+        return values.Target(**dict(self))

@@ -18,8 +18,11 @@ from gateway.config.values import (
     Key,
     PagesConfig,
     Policy,
+    ReportConfig,
     Retention,
     Route,
+    Step,
+    Target,
     WorkerConfig,
 )
 from gateway.config.words import by_language
@@ -44,6 +47,7 @@ SECTIONS: Final = (
     "retention",
     "worker",
     "policy",
+    "report",
 )
 
 _UNSEEN: Final = ("policy.timezone", "policy.week_start")
@@ -85,6 +89,7 @@ class Reading:
             retention=self._retention(at.get("retention"), rules),
             worker=WorkerConfig({p: getattr(worker.in_flight, p.word) for p in Priority}, worker.attempt),
             policy=rules,
+            report=self._report(at.get("report"), at.get("policy")),
             warnings=self._faults.warnings(),
         )
 
@@ -189,3 +194,25 @@ class Reading:
                 f"must be at least {days + 1}d: {longest.name!r} in the policy looks back {days}d",
             )
         return Retention(part.messages, part.contacts)
+
+    def _report(self, value: object, policy: object) -> ReportConfig:
+        at = self._parts.mapping(value, ("report",), ("targets",))
+        given = policy.get("categories") if isinstance(policy, dict) else None
+        categories = tuple(given) if isinstance(given, dict) else ()
+        targets: list[Target] = []
+        for place, item in self._parts.items(at.get("targets"), ("report", "targets")):
+            if (part := self._parts.typed(forms.Target, item, place)) is None:
+                continue
+            target = part.target()
+            for step, key, stage in ((target.step, "step", "stage"), (target.of, "of", "of_stage")):
+                if getattr(target, stage) is not None and step is not Step.CONVERTED:
+                    self._faults.add((*place, stage), f"belongs to {key}: converted: change {key}, or remove {stage}")
+            if (target.step, target.stage) == (target.of, target.of_stage):
+                self._faults.add((*place, "of"), "must differ from its step: all of it has come so far")
+            if categories and target.category is not None and target.category not in categories:
+                problem = f"{target.category!r} is not under policy.categories{nearest(target.category, categories)}"
+                self._faults.add((*place, "category"), problem)
+            if target in targets:
+                self._faults.add(place, "is written twice: remove one")
+            targets.append(target)
+        return ReportConfig(tuple(targets))

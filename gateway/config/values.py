@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, overload
 
@@ -214,6 +215,44 @@ class Retention:
     """The ledger. Longer than any rule looks back."""
 
 
+class Step(StrEnum):
+    """How far a message may come, as targets count it."""
+
+    REQUESTED = "requested"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    OPENED = "opened"
+    """By a human, as in all that follow."""
+    ANSWERED = "answered"
+    CLICKED = "clicked"
+    CONVERTED = "converted"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What share of some messages is to come how far."""
+
+    step: Step
+    stage: str | None
+    """Of those that convert, only to this stage; None: to any."""
+    of: Step
+    of_stage: str | None
+    """The same of what the share is of."""
+    at_least: float
+    """The share, between 0 and 1."""
+    category: str | None
+    """Of which messages; None: of all."""
+    campaign: str | None
+    channel: Channel | None
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What reports are held against."""
+
+    targets: tuple[Target, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Route(Sequence[str]):
     """The providers of a channel, by name: in the order in which they are tried, or each with its share."""
@@ -267,5 +306,6 @@ class Config:
     retention: Retention
     worker: WorkerConfig
     policy: Policy
+    report: ReportConfig
     warnings: tuple[Fault, ...] = ()
     """What the policy says that its author hardly meant; it can be used all the same."""

@@ -128,6 +128,13 @@ def _percent(value: object) -> float:
     return float(written[1])
 
 
+def _share(value: object) -> float:
+    written = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,4})?)%", value) if isinstance(value, str) else None
+    if not written or not float(written[1]):
+        raise ValueError("must be a share of more than 0% and less than 100%, such as 20%")
+    return float(written[1]) / 100
+
+
 def _country(code: str) -> str:
     if code not in COUNTRIES:
         raise ValueError(f"is not a country's code (ISO 3166-1 alpha-2){code_near(code, COUNTRIES) or ', such as JP'}")
@@ -194,6 +201,7 @@ WallEnd = Annotated[time, PlainValidator(_wall_end)]
 Hours = Annotated[Span, PlainValidator(_span)]
 Date = Annotated[date, PlainValidator(_date)]
 Percent = Annotated[float, PlainValidator(_percent)]
+Share = Annotated[float, PlainValidator(_share)]
 Country = Annotated[Text, AfterValidator(_country)]
 Zone = Annotated[Text, AfterValidator(_zone)]
 Some = Annotated[tuple[T, ...], BeforeValidator(listed), AfterValidator(_sorted), Field(min_length=1)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway import killpoints
 from gateway.ids import new_id
 from gateway.message import Priority
-from gateway.store import acts, bounces, closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store import acts, bounces, closing, health, intake, pace, reading, stories, upkeep, ward, work
 from gateway.store.bounces import COMPLAINT
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
@@ -18,11 +18,12 @@ from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.precedence import Precedence
 from gateway.store.reading import Addressee, Decision, MessageView, PersonView, Standing
+from gateway.store.stories import Done, Story, Try, Unattributed, Wanted
 from gateway.store.ward import SUSPECTS, Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from gateway.acts import Deed, Noted
     from gateway.config import Policy
@@ -39,6 +40,7 @@ __all__ = [
     "Ages",
     "Claimed",
     "Decision",
+    "Done",
     "Known",
     "Lease",
     "Lost",
@@ -53,8 +55,12 @@ __all__ = [
     "Store",
     "StoreFull",
     "StoreUnavailable",
+    "Story",
     "Swept",
     "Told",
+    "Try",
+    "Unattributed",
+    "Wanted",
     "engine_of",
 ]
 
@@ -293,6 +299,16 @@ class Store:
     async def prospect(self, message: Message, judge: Judge) -> Facts:
         """What a decision on a message made up for a question would look at now."""
         return await self._engine.read(lambda: reading.prospect(message, judge))
+
+    async def stories(self, wanted: Wanted, start: str, limit: int) -> tuple[list[Story], str | None]:
+        """What became of the next messages that are wanted, and where to go on; see ``stories.page``."""
+        return await self._engine.read(lambda: stories.page(wanted, start, limit))
+
+    async def unattributed(
+        self, since: datetime, until: datetime, start: int, limit: int
+    ) -> tuple[list[Unattributed], int | None]:
+        """What people did that belongs to no message, and where to go on; see ``stories.unattributed``."""
+        return await self._engine.read(lambda: stories.unattributed(since, until, start, limit))
 
     async def by_request(self, source: str, request: str) -> str | None:
         """The message that a request's id stands for."""

@@ -227,10 +227,20 @@ def _answer(answers: list[_Answered]) -> None:
 
 @functools.cache
 def _translated(sql: str) -> str:
-    """SQLite's form of a statement; its writer is alone, so rows need no locks."""
+    """SQLite's form of a statement; its writer is alone, so rows need no locks.
+
+    Fields of JSON are asked for by a function, since ``->>`` needs a SQLite of 2022 or later.
+    """
+    sql = re.sub(r"([\w.]+)::json((?: -> '\w+')*) ->> '(\w+)'", _field, sql)
     sql = re.sub(r"= any\(\$(\d+)\)", r"in (select value from json_each(?\1))", sql)
     sql = re.sub(r"\$(\d+)", r"?\1", sql)
     return re.sub(r"\bfor update( of \w+)?( skip locked)?", "", sql)
+
+
+def _field(written: re.Match[str]) -> str:
+    column, way, last = written.groups()
+    path = ".".join([*re.findall(r"'(\w+)'", way), last])
+    return f"json_extract({column}, '$.{path}')"
 
 
 def _bound(value: object) -> object:

@@ -12,14 +12,15 @@ from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
 from gateway.web.keys import Keys
 from gateway.web.problems import told
+from gateway.web.reports import Reports
 from gateway.web.unsubscribe import NO_NAME, Unsubscribe, unsubscribe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiohttp.typedefs import Handler
 
-    from gateway.config import Config
+    from gateway.config import Config, Target
     from gateway.decide import Judge
     from gateway.intake import Intake
     from gateway.languages import Language
@@ -55,6 +56,7 @@ def private_app(
     readiness: Callable[[], Mapping[str, str]],
     notice: Callable[[], None],
     limits: Limits | None = None,
+    targets: Callable[[], Sequence[Target]] | None = None,
 ) -> web.Application:
     """The API, metrics and health.
 
@@ -63,8 +65,10 @@ def private_app(
         readiness: of each part ``ok`` or what it lacks; while one says ``draining``, nothing new is accepted.
         notice: called whenever something may have become due.
         limits: how much is taken at once.
+        targets: those in force now. Default: those of ``config``.
     """
-    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits())
+    reports = Reports(store, judge, targets or (lambda: config.report.targets), config.providers)
+    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits(), reports)
     return _app([*api.routes(), *health.routes(metrics, readiness)])
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.metrics import Metrics
     from gateway.store import MessageView, Store
     from gateway.web.keys import Caller, Keys
+    from gateway.web.reports import Reports
 
 DRAINING = "draining"
 """What a part's readiness says when nothing new may be begun."""
@@ -57,6 +58,7 @@ class Api:
         readiness: Callable[[], Mapping[str, str]],
         notice: Callable[[], None],
         limits: Limits,
+        reports: Reports,
     ) -> None:
         """``notice`` is called whenever something may have become due."""
         self._store = store
@@ -66,6 +68,7 @@ class Api:
         self._metrics = metrics
         self._readiness = readiness
         self._notice = notice
+        self._reports = reports
         self._places = Room(limits.requests)
         self._memory = Room(limits.memory)
         self._body_seconds = limits.body_seconds
@@ -87,6 +90,8 @@ class Api:
             web.delete("/v1/optouts", self._for("admin", people.opt_in)),
             web.post("/v1/bounces", self._for("bounces", bounces.take)),
             web.get("/v1/parked", self._for("read", self._parked)),
+            web.get("/v1/report", self._for("read", self._reports.told)),
+            web.get("/report", self._for("read", self._reports.shown)),
         ]
 
     def _for(

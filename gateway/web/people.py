@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from aiohttp import web
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -20,14 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.faults import nearest
 from gateway.explain import answered
 from gateway.forecast import eligibility
 from gateway.intake import Fault, faults_of, utc_now
 from gateway.message import (
     UNSUBSCRIBABLE,
     EmailAddress,
-    Instant,
     Message,
     Name,
     OptOut,
@@ -39,6 +35,7 @@ from gateway.message import (
 from gateway.web.answers import JSON, answer_json, errors
 from gateway.web.bodies import decoded
 from gateway.web.problems import Problem
+from gateway.web.queries import Moment, meant, repeated, unknown
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -74,15 +71,6 @@ async def settled(store: Store, person: str) -> None:
         left = await store.open_intents(person)
 
 
-def _offset(value: object) -> object:
-    """Say what is most often wrong with an instant in a query."""
-    if isinstance(value, str) and re.fullmatch(r".*:.* [0-9]{2}:[0-9]{2}", value):
-        raise ValueError("has a space where its offset's + was: in a query, write %2B for +")
-    if isinstance(value, str) and re.fullmatch(r"[0-9-]{10}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?", value):
-        raise ValueError("needs an offset such as Z or +09:00; in a query, write %2B for +")
-    return value
-
-
 class _Question(BaseModel):
     """The query of ``eligibility``: a message such as might be asked for."""
 
@@ -94,7 +82,7 @@ class _Question(BaseModel):
     campaign: Name | None = None
     priority: Literal["critical", "high", "normal", "bulk"] | None = None
     labels: Mapping[Name, Name] = Field(default_factory=dict, max_length=16)
-    at: Annotated[Instant, BeforeValidator(_offset)] | None = None
+    at: Moment | None = None
     timezone: Zone | None = None
 
     def message(self, channel: Channel, category: Category, at: datetime) -> Message:
@@ -127,15 +115,9 @@ def _question(request: web.Request, judge: Judge) -> tuple[_Question, Category, 
         Problem: it cannot be understood; says all that is wrong.
     """
     query = request.query
-    faults: list[Fault] = []
-    if twice := sorted({key for key in query if len(query.getall(key)) > 1}):
-        faults += [Fault(key, "is given twice: give it once") for key in twice]
+    faults = [*repeated(query)]
     fields = {key: value for key, value in query.items() if key in _ASKED and not key.startswith(_LABEL)}
-    faults += [
-        Fault(key, f"is not known here{_meant(key, _ASKED)}")
-        for key in query
-        if key not in _ASKED and not key.startswith(_LABEL)
-    ]
+    faults += [unknown(key, _ASKED) for key in query if key not in _ASKED and not key.startswith(_LABEL)]
     labels = {key.removeprefix(_LABEL): value for key, value in query.items() if key.startswith(_LABEL)}
     try:
         question = _Question.model_validate({**fields, "labels": labels, "user": request.match_info["user"]})
@@ -146,7 +128,7 @@ def _question(request: web.Request, judge: Judge) -> tuple[_Question, Category, 
         faults.append(_unconfigured(fields["category"], judge.policy.categories))
     channel = fields.get("channel")
     if channel is not None and channel not in judge.routes:
-        faults.append(Fault("channel", f"has no route here{_meant(channel, judge.routes)}"))
+        faults.append(Fault("channel", f"has no route here{meant(channel, judge.routes)}"))
     if faults or category is None:
         raise Problem("bad_query", f"Ask with {', '.join(_ASKED)}; only category is needed", errors=errors(faults))
     usual = [usual for usual in category.channels or judge.routes if usual in judge.routes]
@@ -158,11 +140,7 @@ def _in_query(path: str) -> str:
 
 
 def _unconfigured(category: str, configured: Collection[str]) -> Fault:
-    return Fault("category", f"is not configured here{_meant(category, configured)}")
-
-
-def _meant(word: str, words: Collection[str]) -> str:
-    return nearest(word, words) or f"; there are: {', '.join(sorted(words))}"
+    return Fault("category", f"is not configured here{meant(category, configured)}")
 
 
 class _No(OptOut):

@@ -41,6 +41,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "bug": (500, "The gateway made a mistake"),
     "no_room": (503, "There is no room for more at present"),
     "unavailable": (503, "The gateway cannot do this now"),
+    "too_long": (504, "It took too long"),
 }
 """By the last word of the problem's type: its status and title."""
 

@@ -9,6 +9,7 @@ import string
 import sys
 from dataclasses import replace
 from datetime import time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from subprocess import run
 from time import perf_counter
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 import gateway
 from gateway import config
-from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault, Route
+from gateway.config import BrokerConfig, Config, ConfigError, Endpoint, Fault, Route, Step, Target
 from gateway.config.policy import SECTIONS as POLICY_SECTIONS
 from gateway.config.reading import SECTIONS
 from gateway.languages import LANGUAGES
@@ -269,7 +270,7 @@ def test_without_keys_the_public_listener_may_be_public() -> None:
 
 
 def test_what_the_file_only_mentions_is_as_if_it_were_not_there() -> None:
-    empty = dict.fromkeys(("store", "broker", "http", "keys", "events", "retention", "worker"))
+    empty = dict.fromkeys(("store", "broker", "http", "keys", "events", "retention", "worker", "report"))
 
     assert parse(small(**empty)) == parse(small())
 
@@ -332,6 +333,32 @@ def test_what_people_cannot_read_is_told_with_its_place(written: object, path: s
         (faults(small(policy__categories={"news": {"title": written}})), "policy.categories.news.title"),
     ):
         assert [(where, problem in said) for where, said in found] == [(whole + path, True)], found
+
+
+def test_targets_and_costs_can_be_told_in_full() -> None:
+    in_full = {
+        "step": "converted",
+        "stage": "applied",
+        "of": "converted",
+        "of_stage": "logged_in",
+        "at_least": "12.5%",
+        "category": "news",
+        "campaign": "spring",
+        "channel": "sms",
+    }
+    costs = [{"amount": amount, "currency": "EUR"} for amount in ("0.0075", 0.0075, 2)]
+    found = parse(small(report={"targets": [CLICKED, in_full]}, providers__box__cost=costs[0]))
+
+    assert found.report.targets == (
+        Target(Step.CLICKED, None, Step.SENT, None, 0.2, None, None, None),
+        Target(Step.CONVERTED, "applied", Step.CONVERTED, "logged_in", 0.125, "news", "spring", Channel.SMS),
+    )
+    amounts = [parse(small(providers__box__cost=cost)).providers["box"].cost for cost in costs]
+    assert [(cost.amount, cost.currency) for cost in amounts if cost] == [
+        (Decimal("0.0075"), "EUR"),
+        (Decimal("0.0075"), "EUR"),
+        (Decimal(2), "EUR"),
+    ]
 
 
 def test_gaps_and_weeks_can_be_told_in_full() -> None:
@@ -604,6 +631,8 @@ def test_yaml_with_a_trap_in_it(text: str, path: str, phrase: str) -> None:
 MAIL = {"kind": "smtp", "host": "localhost", "sender": "a@example.com"}
 TEXT = {"kind": "twilio_sms", "account_sid": "AC1", "auth_token": SECRET, "sender": "+15005550006"}
 CAP = {"name": "a", "limit": 1, "per": "24h"}
+CLICKED = {"step": "clicked", "at_least": "20%"}
+COST = {"amount": "0.0075", "currency": "USD"}
 VENDOR = {"kind": "http", "channels": ["sms"], "url": "https://x/", "body": {"ref": "{attempt}"}}
 LOOK_UP = {"url": "https://x/{attempt}", "reply": {"status": "a"}, "statuses": {"done": "delivered"}}
 NIGHT = {"name": "night", "from": "21:00", "to": "08:00"}
@@ -708,6 +737,36 @@ WRONG = [
     ({"retention__contacts": "2d", "policy__minimum_gap": "36h"}, "retention.contacts", "at least 3d: 'minimum_gap'"),
     ({"worker__in_flight": {"critcal": 1}}, "worker.in_flight.critcal", "did you mean critical?"),
     ({"worker__in_flight": {"bulk": True}}, "worker.in_flight.bulk", "whole number"),
+    ({"report": "20%"}, "report", "must be a mapping, such as report: {targets: [{step: clicked, at_least: 20%}]}"),
+    ({"report": {"target": []}}, "report.target", "did you mean targets?"),
+    ({"report__targets": {}}, "report.targets", "must be a list"),
+    (
+        {"report__targets": [{"at_least": "20%"}]},
+        "report.targets[0].step",
+        "is missing: add how far messages are to come",
+    ),
+    ({"report__targets": [{"step": "clicked"}]}, "report.targets[0].at_least", "is missing: add the share"),
+    ({"report__targets": [CLICKED | {"step": "cliked"}]}, "report.targets[0].step", "did you mean clicked?"),
+    ({"report__targets": [CLICKED | {"step": "requested"}]}, "report.targets[0].step", "must be a later step"),
+    ({"report__targets": [CLICKED | {"at_least": 0.2}]}, "report.targets[0].at_least", "less than 100%, such as 20%"),
+    (
+        {"report__targets": [CLICKED | {"at_least": "100%"}]},
+        "report.targets[0].at_least",
+        "less than 100%, such as 20%",
+    ),
+    ({"report__targets": [CLICKED | {"at_least": "0%"}]}, "report.targets[0].at_least", "less than 100%, such as 20%"),
+    ({"report__targets": [CLICKED | {"of": "clicked"}]}, "report.targets[0].of", "must differ from its step"),
+    ({"report__targets": [CLICKED | {"stage": "in"}]}, "report.targets[0].stage", "belongs to step: converted"),
+    ({"report__targets": [CLICKED | {"of_stage": "in"}]}, "report.targets[0].of_stage", "belongs to of: converted"),
+    ({"report__targets": [CLICKED | {"category": "nws"}]}, "report.targets[0].category", "did you mean news?"),
+    ({"report__targets": [CLICKED | {"channel": "emial"}]}, "report.targets[0].channel", "did you mean email?"),
+    ({"report__targets": [CLICKED, CLICKED]}, "report.targets[1]", "is written twice"),
+    ({"providers__box__cost": "0.01"}, "providers.box.cost", 'such as cost: {amount: "0.0075", currency: USD}'),
+    ({"providers__box__cost": {"amount": "1"}}, "providers.box.cost.currency", "is missing: add its currency"),
+    ({"providers__box__cost": COST | {"amount": "-1"}}, "providers.box.cost.amount", "must be an amount"),
+    ({"providers__box__cost": COST | {"amount": True}}, "providers.box.cost.amount", "must be an amount"),
+    ({"providers__box__cost": COST | {"currency": "usd"}}, "providers.box.cost.currency", "three capital letters"),
+    ({"providers__box__cost": COST | {"unit": "sms"}}, "providers.box.cost.unit", "is not a known key"),
     ({"worker__attempt": 10}, "worker.attempt", "duration with its unit"),
     ({"worker__attempt": "10"}, "worker.attempt", "duration with its unit"),
     ({"worker__attempt": "11m"}, "worker.attempt", "at most 10m"),

@@ -1,0 +1,156 @@
+"""Numbers and names of a report, as people read them: the same in a terminal and on a page.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NOTHING: Final = "\N{EN DASH}"
+"""Where a request does not say, or there is nothing to tell."""
+VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
+    "met": ("✓", "met"),
+    "missed": ("✗", "missed"),
+    "too_few": ("?", "too few to tell"),
+}
+"""By the verdict: a sign, and what it means."""
+_ENDS: Final[Mapping[tuple[str, str], str]] = {
+    ("expired", "expires_at"): "expired before its turn",
+    ("expired", "closed"): "expired, and nobody worked on it",
+    ("refused", "collapsed"): "refused: a newer one took its place",
+    ("refused", "abuse"): "refused: the address had enough of them",
+    ("refused", "never"): "refused: never permitted",
+    ("cancelled", "cancelled"): "cancelled",
+    ("parked", "poison"): "parked: it kills who works on it",
+}
+_PERCENT: Final = "\N{NO-BREAK SPACE}%"
+_TENTH: Final = 0.1
+_UNOPENED: Final = ("sms", "robocall", "none")
+"""Channels of which nobody learns whether a message was opened."""
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def number(count: int) -> str:
+    """In groups of three."""
+    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def percent(share: float | None) -> str:
+    """To a tenth; what is not all is never called 100 %."""
+    if share is None:
+        return NOTHING
+    hundredths = share * 100
+    if hundredths in (0, 100):
+        return f"{hundredths:.0f}{_PERCENT}"
+    if hundredths < _TENTH:
+        return f"<{_TENTH}{_PERCENT}"
+    if hundredths > 100 - _TENTH:
+        return f">{100 - _TENTH}{_PERCENT}"
+    return f"{hundredths:.1f}{_PERCENT}"
+
+
+def length(seconds: float | None) -> str:
+    """The two largest units of it."""
+    if seconds is None:
+        return NOTHING
+    rest, parts = round(seconds), []
+    for size, unit in _UNITS:
+        if rest >= size:
+            parts.append(f"{rest // size}\N{NO-BREAK SPACE}{unit}")
+            rest %= size
+    return " ".join(parts[:2]) or "0\N{NO-BREAK SPACE}s"
+
+
+def money(amounts: Mapping[str, str]) -> str:
+    """Of each currency, to a hundredth; to a hundredth of that, where there is less than one."""
+    return ", ".join(f"{_amount(Decimal(amount))}\N{NO-BREAK SPACE}{currency}" for currency, amount in amounts.items())
+
+
+def _amount(amount: Decimal) -> str:
+    return f"{amount:,.{2 if amount >= 1 or not amount else 4}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def losses(row: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """What became of those requested that did not go, or did not arrive: in words, and how many."""
+    for state, reasons in row["lost"].items():
+        for reason, count in reasons.items():
+            yield _end(state, reason), count
+    for word, said in (("undelivered", "reported undelivered"), ("unknown", "sent or not, nobody knows")):
+        if row[word]:
+            yield said, row[word]
+
+
+def _end(state: str, reason: str) -> str:
+    if (state, reason) in _ENDS:
+        return _ENDS[state, reason]
+    if state == "expired":
+        return f"expired, last held by {reason}"
+    return f"{state}: {reason.replace('_', ' ')}"
+
+
+def can_be_known(word: str, row: Mapping[str, Any]) -> bool:
+    """Whether a column says anything of such messages: that nobody can see an open is not that there was none."""
+    channel = row.get("key", {}).get("channel")
+    match word:
+        case "delivered":  # of mail, for one, vendors report only what bounces
+            return bool(row[word])
+        case "opened":
+            return bool(row[word]) or channel not in _UNOPENED
+        case "answered":
+            return bool(row[word]) or channel == "robocall"
+        case "clicked":
+            return bool(row[word]) or channel != "robocall"
+        case _:
+            return True
+
+
+def under_way(row: Mapping[str, Any]) -> int:
+    """Messages of which nothing is decided yet."""
+    return int(row["states"]["waiting"]) + int(row["states"]["sending"])
+
+
+def telling(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The targets that say something of its messages."""
+    return [held for held in row["targets"] if held["base"] and can_be_known(held["step"], row)]
+
+
+def goal(held: Mapping[str, Any]) -> str:
+    """The share that a target asks for."""
+    return f"{held['at_least'] * 100:g}{_PERCENT}"
+
+
+def target(held: Mapping[str, Any]) -> str:
+    """What a target asks."""
+    whose = [f"{word} {held[word]}" for word in ("category", "campaign", "channel") if held[word] is not None]
+    step, base = (_step(held[word], held[stage]) for word, stage in (("step", "stage"), ("of", "of_stage")))
+    asked = f"{step}: at least {goal(held)} of {base}"
+    return f"{asked} ({', '.join(whose)})" if whose else asked
+
+
+def _step(step: str, stage: str | None) -> str:
+    return step if stage is None else f"{step} to {stage}"
+
+
+def outcome(held: Mapping[str, Any]) -> str:
+    """How a target fared: what there is, and between what the truth lies."""
+    return (
+        f"{percent(held['share'])} of {number(held['base'])}, "
+        f"between {percent(held['low'])} and {percent(held['high'])}"
+    )
+
+
+def name(key: Mapping[str, str | None]) -> str:
+    """Of a group."""
+    return " · ".join(shared(by, value) for by, value in key.items()) or "everything"
+
+
+def shared(by: str, value: str | None) -> str:
+    """One of the things that the messages of a group have in common."""
+    if value is None:
+        return f"no {by}"
+    return "never sent" if (by, value) == ("channel", "none") else value

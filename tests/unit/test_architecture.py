@@ -27,6 +27,7 @@ THROUGH = {
     "aiormq": "aio_pika",
     "pamqp": "aio_pika",
     "yarl": "aiohttp",
+    "multidict": "aiohttp",
     "aiohappyeyeballs": "aiohttp",
     "idna": "email_validator",
     "markupsafe": "jinja2",

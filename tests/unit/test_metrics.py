@@ -206,7 +206,7 @@ def test_names_are_as_prometheus_wants_them() -> None:
     metrics = Metrics("1.2.3")
     fill(metrics, categories=2, rules=2, providers=2)
     for family in metrics.registry.collect():
-        assert re.fullmatch(r"gateway_[a-z][a-z_]*[a-z]", family.name)
+        assert re.fullmatch(r"(gateway|process)_[a-z][a-z_]*[a-z]", family.name)
         assert family.documentation.endswith(".")
         for sample in family.samples:
             end = sample.name.removeprefix(family.name)

@@ -22,6 +22,7 @@ from gateway.config.values import (
     Policy,
     Retention,
     Route,
+    Webhook,
     WorkerConfig,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "Report",
     "Retention",
     "Route",
+    "Webhook",
     "WorkerConfig",
     "check",
     "load",

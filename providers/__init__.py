@@ -37,6 +37,7 @@ from providers._contract import (
     Unreachable,
     Wish,
 )
+from providers._http import retry_after
 from providers._pace import Pace
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "build",
     "channels",
     "kinds",
+    "retry_after",
     "settings_of",
 ]
 

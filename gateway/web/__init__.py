@@ -63,7 +63,7 @@ def private_app(
         notice: called whenever something may have become due.
         limits: how much is taken at once.
     """
-    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits())
+    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits(), config.webhooks)
     return _app([*api.routes(), *health.routes(metrics, readiness)])
 
 

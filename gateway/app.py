@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,17 +20,21 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
-from gateway import killpoints, sweeper
-from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
+from gateway import relay, sweeper
+from gateway.broker import Consumer, Publisher, Topology
 from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
 from gateway.intake import Intake, utc_now
 from gateway.message import LISTENED, microseconds
 from gateway.metrics import Metrics
+from gateway.relay import FULL, Relay
 from gateway.reload import InForce, Reload, Sweep
 from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
 from gateway.web import private_app, public_app, runner
+from gateway.webhooks import sender
+from gateway.webhooks.client import Client
+from gateway.webhooks.sender import Sender
 from gateway.working import Working
 from providers import build
 
@@ -56,12 +61,12 @@ _LISTENERS = 5.0
 _RECONNECT = 2.0
 _LOOK = 3.0
 """Seconds between two looks whether the store answers."""
-_RELAY_BATCH = 1000
-_RELAY_IDLE = 0.5
 _JOB_TERM = timedelta(seconds=15)
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
-_JOBS = ("relay", "retention", "sweep", SUSPECTS, sweeper.JOB)
+_KEPT = timedelta(days=30)
+"""How long an event is kept for a webhook that does not take it."""
+_JOBS = (relay.JOB, "retention", "sweep", SUSPECTS, sweeper.JOB, sender.JOB)
 """What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
@@ -115,7 +120,8 @@ class App:
         self._consumer: Consumer | None = None
         self._publisher: Publisher | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._relay_wake = asyncio.Event()
+        self._sender: Sender | None = None
+        self._relay: Relay | None = None
         self._stack = AsyncExitStack()
         self.private_port = 0
 
@@ -178,7 +184,7 @@ class App:
             await self._publisher.start()
             self._stack.push_async_callback(self._publisher.close)
         if "worker" in self.roles:
-            self._start_worker()
+            await self._start_worker()
         if config.broker and self._publisher and "intake" in self.roles:
             self._consumer = Consumer(
                 config.broker.url,
@@ -225,6 +231,8 @@ class App:
                 group.create_task(self._consumer.close())
             if self._worker:
                 group.create_task(self._worker.stop(_DRAIN, self._hurry))
+            if self._sender:
+                group.create_task(self._sender.stop(_DRAIN, self._hurry))
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -286,16 +294,27 @@ class App:
                 self._store_is = "ok"
                 return
 
-    def _start_worker(self) -> None:
+    async def _start_worker(self) -> None:
+        config = self.config
+        if config.webhooks:
+            clients = [Client(webhook, utc_now) for webhook in config.webhooks]
+            for client in clients:
+                await client.open()
+                self._stack.push_async_callback(client.close)
+            self._sender = Sender(self.store, clients, self.worker_id, self.metrics)
+            self._run(self._sender.run())
+        queued = self._sender.notice if self._sender else lambda: None
+        relay = Relay(self.store, self._publisher, config.webhooks, self.worker_id, self.metrics, queued)
         working = Working(
-            self.store, self.in_force, self._sweep, self.providers, self.worker_id, self.metrics, self._relay_wake.set
+            self.store, self.in_force, self._sweep, self.providers, self.worker_id, self.metrics, relay.notice
         )
         self._worker = working.worker
         for loop in working.loops():
             self._run(loop)
         self._run(self._retain())
-        if self._publisher and self.config.events.states:
-            self._run(self._relay(self._publisher))
+        if config.events.states:
+            self._relay = relay
+            self._run(relay.run())
 
     def _notice(self, pairs: Collection[tuple[Priority, Channel]] | None = None) -> None:
         """Something was accepted, or let go: it may be due now."""
@@ -336,37 +355,6 @@ class App:
             task.cancel()
         await asyncio.gather(closing, hurried, return_exceptions=True)
 
-    async def _relay(self, publisher: Publisher) -> NoReturn:
-        """Publish the outbox, oldest first, at least once; one worker does it for all, so that order is kept."""
-        while True:
-            self._relay_wake.clear()
-            mine = busy = False
-            try:
-                mine = publisher.ready and await self.store.take_job("relay", self.worker_id, _JOB_TERM)
-                if mine:
-                    busy = await self._publish_some(publisher, asyncio.get_running_loop().time() + 5)
-            except (BrokerUnavailable, StoreUnavailable) as error:
-                log.warning("relay.waiting", reason=str(error))
-                await asyncio.sleep(_RELAY_IDLE)
-            if not mine:
-                await asyncio.sleep(_RELAY_IDLE)  # not for news: what others publish, or nobody can, it does not change
-            elif not busy:
-                await _either(self._relay_wake, _RELAY_IDLE)
-
-    async def _publish_some(self, publisher: Publisher, until: float) -> bool:
-        """Publish until the outbox is empty or the time is up; whether there may be more."""
-        while asyncio.get_running_loop().time() < until:
-            events = await self.store.unpublished(_RELAY_BATCH)
-            if not events:
-                return False
-            killpoints.reached("relay.before_publish")
-            await publisher.publish([Outgoing(key, body, event, {}) for _, event, key, body in events])
-            killpoints.reached("relay.confirmed")
-            await self.store.published([number for number, *_ in events])
-            killpoints.reached("relay.forgotten")
-            self.metrics.published.inc(len(events))
-        return True
-
     async def _retain(self) -> NoReturn:
         """Forget what is older than retention asks for, a piece at a time."""
         while True:
@@ -378,9 +366,22 @@ class App:
                     expired = microseconds(now - LISTENED)
                     if await self.store.prune(messages, contacts, expired, _PRUNE_BATCH) < _PRUNE_BATCH:
                         break
+                await self._forget_events()
             except StoreUnavailable as error:
                 log.warning("retention.waiting", reason=str(error))
             await asyncio.sleep(_PRUNE_EVERY)
+
+    async def _forget_events(self) -> None:
+        """The same of what is kept for webhooks: what they never took, and what waits for one that is gone."""
+        known = {webhook.name for webhook in self.config.webhooks}
+        while await self.store.take_job("retention", self.worker_id, _JOB_TERM):
+            gone, waited = await self.store.forget_events(microseconds(utc_now() - _KEPT), _PRUNE_BATCH)
+            for webhook, count in Counter(waited).items():
+                log.error("webhook.forgotten", webhook=webhook, events=count)
+                if webhook in known:
+                    self.metrics.webhook_lost.labels(webhook, "forgotten").inc(count)
+            if gone < _PRUNE_BATCH:
+                break
 
     async def _gauges(self) -> NoReturn:
         while True:
@@ -391,6 +392,7 @@ class App:
                 ages = await self.store.ages()
                 self.metrics.oldest_unknown.set(ages.unknown)
                 self.metrics.oldest_unclosed.set(ages.unclosed)
+                await self._observe_webhooks()
             except StoreUnavailable as error:
                 log.warning("gauges.waiting", reason=str(error))
             if (share := self._headroom.share) is not None:
@@ -400,6 +402,15 @@ class App:
             if self._worker:
                 self._worker.observe()
             await asyncio.sleep(_GAUGES_EVERY)
+
+    async def _observe_webhooks(self) -> None:
+        if not self.config.webhooks:
+            return
+        views = await self.store.webhooks({webhook.name: webhook.fingerprint for webhook in self.config.webhooks})
+        for name, view in views.items():
+            self.metrics.webhook(name, view, utc_now())
+        if self._relay:
+            self._relay.full = {name for name, view in views.items() if view.waiting + view.given_up >= FULL}
 
 
 async def serve(app: App, started: Callable[[], object] = lambda: None, until: asyncio.Event | None = None) -> None:

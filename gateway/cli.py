@@ -26,6 +26,8 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+webhooks = typer.Typer(help="Those who are told of events over HTTP.", no_args_is_help=True)
+main.add_typer(webhooks, name="webhooks")
 talk = Console(stderr=True, highlight=False)
 """For people; what programs read goes to standard output."""
 
@@ -179,6 +181,30 @@ def eligible(
             _fail(f"--label {pair}: must be NAME=VALUE")
         asked[f"label.{name}"] = value
     _tell(eligibility(user, asked, url, key), as_json=as_json)
+
+
+@webhooks.command("list")
+def list_webhooks(url: UrlOption = _URL, key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Say how it stands with each: whether it is enabled, what waits for it, and what it never took."""
+    from gateway import client
+
+    _tell(client.webhooks(url, key), as_json=as_json)
+
+
+@webhooks.command()
+def enable(
+    name: Annotated[str, typer.Argument(help="As it is configured.")],
+    given_up: Annotated[
+        bool, typer.Option("--given-up", help="Send the events that it never took once more, too.")
+    ] = False,
+    url: UrlOption = _URL,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send events again to a webhook that had said that it is gone."""
+    from gateway.client import enable_webhook
+
+    _tell(enable_webhook(name, url, key, given_up=given_up), as_json=as_json)
 
 
 @main.command()

@@ -191,6 +191,40 @@ async def report(query: Mapping[str, str], url: str, key: str | None) -> dict[st
         return await _found(session, url, "/v1/report", f"{url} makes no reports: is it an older version?", query)
 
 
+async def webhooks(url: str, key: str | None) -> dict[str, Any]:
+    """How it stands with the webhooks, each in a sentence too.
+
+    Raises:
+        GatewayError: it is away, or wants a key.
+    """
+    _check(url)
+    async with _session(key) as session:
+        found = await _found(session, url, "/v1/webhooks", "this gateway knows no webhooks")
+    return found | {"text": [_of_webhook(webhook) for webhook in found["webhooks"]] or ["No webhook is configured."]}
+
+
+async def enable_webhook(name: str, url: str, key: str | None, *, given_up: bool) -> dict[str, Any]:
+    """Have events sent to a webhook again; with ``given_up`` those too that it never took.
+
+    Raises:
+        GatewayError: it is away, wants a key, or knows no such webhook.
+    """
+    _check(url)
+    path = f"/v1/webhooks/{quote(name, safe='')}/enable"
+    query = {"given_up": "true"} if given_up else None
+    async with _session(key) as session:
+        found = await _found(session, url, path, f"no webhook {name} is configured", query, method="POST")
+    return found | {"text": [_of_webhook(found)]}
+
+
+def _of_webhook(found: Mapping[str, Any]) -> str:
+    parts = [f"{found['waiting']} waiting" + (f" since {found['oldest']}" if found["oldest"] else "")]
+    parts.append(f"{found['given_up']} given up")
+    parts += [f"the last of them {lost['event']} ({lost['error']})" for lost in found["newest"][:1]]
+    stands = f"disabled since {found['disabled_at']} ({found['reason']})" if found["disabled_at"] else "enabled"
+    return f"{found['name']} at {found['origin']} is {stands}: {', '.join(parts)}."
+
+
 async def _found(
     session: aiohttp.ClientSession,
     base: str,

@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from gateway.config import Policy
     from gateway.message import Message
     from gateway.outcome import Outcome
-    from gateway.store import Next
+    from gateway.store import Next, WebhookView
     from providers import Channel
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
 """Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
+
+LOST = ("given_up", "full", "forgotten")
+"""Why a webhook will not be called with an event any more: it did not take it for three days; too many waited for it
+already; it waited for a month."""
 
 _USED: Mapping[State, float] = {State.CLOSED: 1, State.HALF_OPEN: 0.5, State.OPEN: 0}
 
@@ -161,6 +165,30 @@ class Metrics:
             for name in (*(name for _, name in BANDS), MOST):
                 self._departures.labels(act, name)
         self.published = Counter("gateway_events_published", "Events that the broker confirmed.", registry=registry)
+        self.webhook_calls = Counter(
+            "gateway_webhook_calls",
+            "Calls of webhooks, by what became of them.",
+            ["webhook", "outcome"],
+            registry=registry,
+        )
+        self.webhook_lost = Counter(
+            "gateway_webhook_events_lost",
+            "Events that a webhook will not be called with any more, by why.",
+            ["webhook", "reason"],
+            registry=registry,
+        )
+        self._webhook_enabled = Gauge(
+            "gateway_webhook_enabled", "0 where a webhook has said that it is gone.", ["webhook"], registry=registry
+        )
+        self._webhook_waiting = Gauge(
+            "gateway_webhook_waiting_events", "Events that wait for a webhook.", ["webhook"], registry=registry
+        )
+        self._webhook_oldest = Gauge(
+            "gateway_webhook_oldest_seconds",
+            "For how long the first of the events that wait for a webhook has; 0: there is none.",
+            ["webhook"],
+            registry=registry,
+        )
         self.due = Gauge(
             "gateway_due_messages", "Messages that are not settled, in the whole store.", registry=registry
         )
@@ -307,6 +335,14 @@ class Metrics:
         """A provider has a pace."""
         self._pace.labels(provider).set(per_second)
         self.pace_used.labels(provider)
+
+    def webhook(self, name: str, view: WebhookView, now: datetime) -> None:
+        """How it stands with a webhook."""
+        for reason in LOST:
+            self.webhook_lost.labels(name, reason)  # or the first would be no increase of anything
+        self._webhook_enabled.labels(name).set(view.disabled_at is None)
+        self._webhook_waiting.labels(name).set(view.waiting)
+        self._webhook_oldest.labels(name).set(max(0.0, (now - view.oldest).total_seconds()) if view.oldest else 0)
 
     def in_flight(self, priority: str, count: int) -> None:
         """How much is being worked on."""

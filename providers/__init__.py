@@ -39,6 +39,7 @@ from providers._contract import (
     Wish,
 )
 from providers._cost import Cost
+from providers._http import retry_after
 from providers._pace import Pace
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "channels",
     "kinds",
     "read_bounce",
+    "retry_after",
     "settings_of",
 ]
 

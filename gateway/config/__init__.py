@@ -26,6 +26,7 @@ from gateway.config.values import (
     Route,
     Step,
     Target,
+    Webhook,
     WorkerConfig,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "Route",
     "Step",
     "Target",
+    "Webhook",
     "WorkerConfig",
     "check",
     "load",

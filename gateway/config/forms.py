@@ -9,12 +9,25 @@ from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+)
+from yarl import URL
 
 from gateway.config import values
 from gateway.config.values import Endpoint, Step
-from gateway.config.words import Count, Length, Share, Some, Text, Wording, listed
+from gateway.config.words import Count, Flag, Length, Share, Some, Text, Word, Wording, listed
 from gateway.message import MessageState, Name, Source
+from gateway.webhooks.addresses import outside
+from gateway.webhooks.standard import secret
+from gateway.webhooks.topics import pattern
 from providers import Act, Channel
 
 
@@ -98,6 +111,51 @@ def _exchange(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,127}", name):
         raise ValueError("must be 1 to 127 of A-Z, a-z, 0-9, _, ., : and -")
     return name
+
+
+def _webhook_url(url: str, info: ValidationInfo) -> str:
+    """Where a webhook is. Never quotes it, for whoever knows it may be known by it."""
+    private = info.data.get("private", True)  # that it is neither has been told
+    try:
+        parts = URL(url)
+        host, port = parts.host, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("https", "http") or not re.fullmatch(r"[!-~]{1,2048}", url):
+        raise ValueError("must be https://host/path")
+    if parts.user is not None or parts.password is not None:
+        raise ValueError("must hold no user and no password: whoever is called knows us by the signature")
+    if "#" in url:
+        raise ValueError("must hold no #: that part of an address is never sent")
+    if private:
+        return url
+    if parts.scheme != "https":
+        raise ValueError("must be https://; inside your own network, say private: true")
+    if port not in (443, 8443):
+        raise ValueError("must have the port 443 or 8443; inside your own network, say private: true")
+    try:
+        inside = not outside(ipaddress.ip_address(host))
+    except ValueError:  # a name, or what some programs would take for an address
+        inside = host.rstrip(".") == "localhost" or bool(re.fullmatch(r"[0-9.]+", host))
+    if inside:
+        raise ValueError("must not be an address inside a network; inside your own, say private: true")
+    return url
+
+
+def _at_most_a_minute(length: timedelta) -> timedelta:
+    if length > timedelta(minutes=1):
+        raise ValueError("must be at most 1m: the call is made again all the same")
+    return length
+
+
+def _key(value: object) -> bytes:
+    return secret(value if isinstance(value, str) else "")
+
+
+def _no_key_twice(keys: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if len(set(keys)) < len(keys):
+        raise ValueError("names a secret twice: remove the second")
+    return keys
 
 
 def _no_repeats(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -192,6 +250,23 @@ class Events(Part):
         state for state in MessageState if state not in (MessageState.WAITING, MessageState.SENDING)
     )
     acts: Some[Act] = tuple(Act)
+
+
+class Webhook(Part):
+    """One of ``webhooks``."""
+
+    private: Flag = False  # stands before the URL, on which it bears
+    name: Word
+    url: Annotated[Text, AfterValidator(_webhook_url)]
+    secrets: Annotated[
+        tuple[Annotated[bytes, PlainValidator(_key)], ...],
+        BeforeValidator(listed),
+        AfterValidator(_no_key_twice),
+        Field(min_length=1),
+    ]
+    events: Some[Annotated[Text, AfterValidator(pattern)]]
+    timeout: Annotated[Length, AfterValidator(_at_most_a_minute)] = timedelta(seconds=15)
+    concurrency: Annotated[Count, Field(le=1000)] = 20
 
 
 class Retention(Part):

@@ -23,10 +23,12 @@ from gateway.config.values import (
     Route,
     Step,
     Target,
+    Webhook,
     WorkerConfig,
 )
 from gateway.config.words import by_language
 from gateway.message import Priority
+from gateway.webhooks.topics import matches
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ SECTIONS: Final = (
     "providers",
     "routes",
     "events",
+    "webhooks",
     "retention",
     "worker",
     "policy",
@@ -77,6 +80,7 @@ class Reading:
         if not self._faults.any("policy", "routes", "worker", but=_UNSEEN):
             draft = lint.Draft(rules, reading.origins(), frozenset(routes), worker.attempt)
             self._tell(lint.findings(draft, self._today))
+        events = self._events(at.get("events"), at.get("broker") or at.get("webhooks"))
         return Config(
             store=self._parts.section(forms.Store, among(at, forms.Store), ()).store,
             broker=self._broker(at.get("broker")),
@@ -85,7 +89,8 @@ class Reading:
             keys=self._keys(at.get("keys")),
             providers=configured,
             routes=routes,
-            events=self._events(at.get("events"), at.get("broker")),
+            events=events,
+            webhooks=self._webhooks(at.get("webhooks"), events),
             retention=self._retention(at.get("retention"), rules),
             worker=WorkerConfig({p: getattr(worker.in_flight, p.word) for p in Priority}, worker.attempt),
             policy=rules,
@@ -175,13 +180,32 @@ class Reading:
         names = tuple(sorted(weights, key=lambda name: (-weights[name], name)))
         return Route(names, tuple(weights[name] for name in names))
 
-    def _events(self, value: object, broker: object) -> EventsConfig:
+    def _events(self, value: object, hears: object) -> EventsConfig:
         part = self._parts.section(forms.Events, value, ("events",))
-        if value is not None and broker is None:
-            self._faults.add(("events",), "needs a broker to go to: add broker, or remove events")
+        if value is not None and not hears:
+            self._faults.add(("events",), "needs somebody to hear them: add broker or webhooks, or remove events")
         return EventsConfig(
-            part.exchange, frozenset(part.states if broker else ()), frozenset(part.acts if broker else ())
+            part.exchange, frozenset(part.states if hears else ()), frozenset(part.acts if hears else ())
         )
+
+    def _webhooks(self, value: object, events: EventsConfig) -> tuple[Webhook, ...]:
+        found: list[Webhook] = []
+        told = events.routing_keys
+        for place, item in self._parts.items(value, ("webhooks",)):
+            if (part := self._parts.typed(forms.Webhook, item, place)) is None:
+                continue
+            self._parts.distinct(part.name, [other.name for other in found], (*place, "name"))
+            for other in found:
+                if set(part.secrets) & set(other.keys):
+                    problem = f"are known to {other.name!r} too, which could forge what is for this one: make others"
+                    self._faults.add((*place, "secrets"), problem)
+            for pattern in part.events:
+                if not any(matches(pattern, key) for key in told):
+                    near = nearest(pattern, sorted(told)) or ": events.states and events.acts say what is told"
+                    self._faults.add((*place, "events"), f"{pattern!r} is no event that is told{near}")
+            keys, timeout = part.secrets, part.timeout
+            found.append(Webhook(part.name, part.url, keys, part.events, timeout, part.concurrency, part.private))
+        return tuple(found)
 
     def _retention(self, value: object, policy: Policy) -> Retention:
         part = self._parts.section(forms.Retention, value, ("retention",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,10 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, overload
+
+from yarl import URL
+
+from gateway.webhooks.topics import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,9 +196,48 @@ class EventsConfig:
 
     exchange: str
     states: frozenset[MessageState]
-    """Entering one of these puts an event into the outbox. Empty without a broker: nobody would fetch it."""
+    """Entering one of these puts an event into the outbox. Empty without broker and webhooks: nobody would hear it."""
     acts: frozenset[Act]
     """The same of what is done with messages."""
+
+    @property
+    def routing_keys(self) -> frozenset[str]:
+        """The routing keys of all events that there can be."""
+        acts = {f"{of}.{act}" for act in self.acts for of in ("message", "person")}
+        return frozenset({f"message.{state}" for state in self.states} | acts)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Who is told of events over HTTP."""
+
+    name: str
+    url: str = field(repr=False)
+    """Whoever knows it may be known by it, so it is shown to nobody."""
+    keys: tuple[bytes, ...] = field(repr=False)
+    """Each of them signs."""
+    events: tuple[str, ...]
+    """Patterns of routing keys."""
+    timeout: timedelta
+    """Of one call."""
+    concurrency: int
+    """Calls under way at once."""
+    private: bool
+    """It may be at any address, and without TLS."""
+
+    def wants(self, key: str) -> bool:
+        """Whether it asks for events with this routing key."""
+        return any(matches(pattern, key) for pattern in self.events)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its URL."""
+        return hashlib.sha256(self.url.encode()).hexdigest()
+
+    @property
+    def origin(self) -> str:
+        """As much of its URL as anybody may see."""
+        return str(URL(self.url).origin())
 
 
 @dataclass(frozen=True)
@@ -303,6 +347,7 @@ class Config:
     routes: Mapping[Channel, Route]
     """At least one provider each."""
     events: EventsConfig
+    webhooks: tuple[Webhook, ...]
     retention: Retention
     worker: WorkerConfig
     policy: Policy

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 from gateway import killpoints
 from gateway.ids import new_id
 from gateway.message import Priority
-from gateway.store import acts, bounces, closing, health, intake, pace, reading, stories, upkeep, ward, work
+from gateway.store import (
+    acts,
+    bounces,
+    closing,
+    health,
+    intake,
+    pace,
+    reading,
+    stories,
+    upkeep,
+    ward,
+    webhooks,
+    work,
+)
 from gateway.store.bounces import COMPLAINT
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
@@ -20,6 +33,7 @@ from gateway.store.precedence import Precedence
 from gateway.store.reading import Addressee, Decision, MessageView, PersonView, Standing
 from gateway.store.stories import Done, Story, Try, Unattributed, Wanted
 from gateway.store.ward import SUSPECTS, Round
+from gateway.store.webhooks import Called, GivenUp, Queued, WebhookView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,9 +52,11 @@ __all__ = [
     "SUSPECTS",
     "Addressee",
     "Ages",
+    "Called",
     "Claimed",
     "Decision",
     "Done",
+    "GivenUp",
     "Known",
     "Lease",
     "Lost",
@@ -49,6 +65,7 @@ __all__ = [
     "Next",
     "ParkedInput",
     "PersonView",
+    "Queued",
     "Round",
     "Settlement",
     "Standing",
@@ -61,6 +78,7 @@ __all__ = [
     "Try",
     "Unattributed",
     "Wanted",
+    "WebhookView",
     "engine_of",
 ]
 
@@ -326,9 +344,44 @@ class Store:
         """The oldest events: sequence number, id, routing key, JSON."""
         return await self._engine.read(lambda: upkeep.unpublished(limit))
 
-    async def published(self, numbers: Sequence[int]) -> None:
-        """Forget events that the broker has confirmed."""
-        await self._engine.write(lambda: upkeep.published(numbers))
+    async def published(self, numbers: Sequence[int], queue: Sequence[tuple[str, int, str, str]] = ()) -> None:
+        """Forget events that have been published, and queue them for webhooks: name, sequence number, id, JSON."""
+        await self._engine.write(lambda: upkeep.published(numbers, queue))
+
+    async def due_events(self, urls: Mapping[str, str], wanted: Mapping[str, int]) -> list[Queued]:
+        """The events that webhooks are to be called with now, of each as many as asked for; of disabled ones none.
+
+        ``urls``: a hash of the URL of every webhook, by its name.
+        """
+        return await self._engine.read(lambda: webhooks.due(urls, wanted))
+
+    async def record_calls(self, calls: Sequence[Called]) -> None:
+        """Forget what webhooks have taken, and say of the rest when to call again, if ever."""
+        await self._engine.write(lambda: webhooks.record(calls))
+
+    async def disabled_webhooks(self, urls: Mapping[str, str]) -> frozenset[str]:
+        """Those that want no more events."""
+        return await self._engine.read(lambda: webhooks.disabled(urls))
+
+    async def disable_webhook(self, webhook: str, url: str, reason: str) -> bool:
+        """Send nothing more to a webhook, as long as its URL has this hash. False: so it was already."""
+        return await self._engine.write(lambda: webhooks.disable(webhook, url, reason))
+
+    async def enable_webhook(self, webhook: str) -> bool:
+        """Send to a webhook again. False: it was not disabled."""
+        return await self._engine.write(lambda: webhooks.enable(webhook))
+
+    async def revive_events(self, webhook: str, limit: int) -> int:
+        """Let some of the events that were given up be due now, as if they were new; how many."""
+        return await self._engine.write(lambda: webhooks.revive(webhook, limit))
+
+    async def forget_events(self, before: int, limit: int) -> tuple[int, list[str]]:
+        """Delete a piece of what was queued before an instant; how many, and whose they were that still waited."""
+        return await self._engine.write(lambda: webhooks.forget(before, limit))
+
+    async def webhooks(self, urls: Mapping[str, str]) -> dict[str, WebhookView]:
+        """How it stands with webhooks."""
+        return await self._engine.read(lambda: webhooks.views(urls))
 
     async def backlog(self) -> tuple[int, int]:
         """How many messages are not settled, and how many events are not published."""

@@ -289,6 +289,32 @@ outbox = Table(
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
 )
 
+webhook_queue = Table(
+    "webhook_queue",
+    metadata,
+    Column("webhook", Text, primary_key=True, comment="its name"),
+    Column("sequence", BigInteger, primary_key=True, comment="the event's number, of when it was in the outbox"),
+    Column("event", Text, nullable=False, comment="its id"),
+    Column("body", Text, nullable=False, comment="as it is sent"),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="calls that failed"),
+    Column("due_at", BigInteger, comment="when it is to be called with it; null: given up"),
+    Column("error", Text, comment="of the last call"),
+    comment="Events on their way to webhooks. A row goes when it is taken, or long after it was given up.",
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
+)
+Index("webhook_queue_due", webhook_queue.c.webhook, webhook_queue.c.due_at, webhook_queue.c.sequence)
+
+disabled_webhooks = Table(
+    "disabled_webhooks",
+    metadata,
+    Column("webhook", Text, primary_key=True, comment="its name"),
+    Column("url", Text, nullable=False, comment="SHA-256 of its URL then: with another one it is enabled"),
+    Column("reason", Text, nullable=False),
+    Column("disabled_at", BigInteger, nullable=False),
+    comment="Webhooks that want no more events. A row goes when somebody enables it.",
+)
+
 parked = Table(
     "parked",
     metadata,

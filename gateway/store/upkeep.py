@@ -22,6 +22,7 @@ from gateway.store.late import watch
 from gateway.store.line import NOW, WAKE, move_up
 from gateway.store.reading import states
 from gateway.store.schema import BEHIND, PLACE, RULED
+from gateway.store.webhooks import QUEUE
 from gateway.store.writes import CONTACT, PUBLISH, SUPPRESS, Writes, contact_rows, event_row
 from gateway.whereabouts import whereabouts
 from providers import Act, Agent, ReceiptStatus
@@ -264,12 +265,25 @@ def cancel(message: str, judge: Judge) -> Operation[MessageState | None]:
 def unpublished(limit: int) -> Operation[list[tuple[int, str, str, bytes]]]:
     """The oldest events: sequence number, id, routing key, JSON. The number rises with every event of a message."""
     found = yield Fetch("select id, event, routing_key, body from outbox order by id limit $1", (limit,))
-    return [(number, event, key, b'{"sequence":%d,' % number + body[1:].encode()) for number, event, key, body in found]
+    return [
+        (number, event, key, b'{"sequence":%d,"type":"%b",' % (number, key.encode()) + body[1:].encode())
+        for number, event, key, body in found
+    ]
 
 
-def published(numbers: Sequence[int]) -> Operation[None]:
-    """Forget events that the broker has confirmed."""
-    yield Fetch("delete from outbox where id = any($1) returning 1", (list(numbers),))
+def published(numbers: Sequence[int], queue: Sequence[tuple[str, int, str, str]]) -> Operation[None]:
+    """Forget events that have been published, and queue them for the webhooks that ask for them.
+
+    Args:
+        numbers: of the events.
+        queue: for each webhook and event its name, and the event's number, id and JSON. What another worker has moved
+            on meanwhile is not queued again.
+    """
+    gone = yield Fetch("delete from outbox where id = any($1) returning id", (list(numbers),))
+    if queue:
+        now: int = yield Now()
+        moved = {number for (number,) in gone}
+        yield Run(QUEUE, [(*row, now, now) for row in queue if row[1] in moved])
 
 
 def backlog() -> Operation[tuple[int, int]]:

@@ -68,7 +68,18 @@ def private_app(
         targets: those in force now. Default: those of ``config``.
     """
     reports = Reports(store, judge, targets or (lambda: config.report.targets), config.providers)
-    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits(), reports)
+    api = Api(
+        store,
+        intake,
+        judge,
+        Keys(config.keys),
+        metrics,
+        readiness,
+        notice,
+        limits or Limits(),
+        config.webhooks,
+        reports,
+    )
     return _app([*api.routes(), *health.routes(metrics, readiness)])
 
 

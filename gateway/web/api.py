@@ -20,10 +20,12 @@ from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_lar
 from gateway.web.bounces import Bounces
 from gateway.web.people import People
 from gateway.web.problems import Problem, turned_away, unavailable
+from gateway.web.webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from gateway.config import Webhook
     from gateway.decide import Judge
     from gateway.intake import Answer, Intake
     from gateway.metrics import Metrics
@@ -58,6 +60,7 @@ class Api:
         readiness: Callable[[], Mapping[str, str]],
         notice: Callable[[], None],
         limits: Limits,
+        webhooks: Sequence[Webhook],
         reports: Reports,
     ) -> None:
         """``notice`` is called whenever something may have become due."""
@@ -72,6 +75,7 @@ class Api:
         self._places = Room(limits.requests)
         self._memory = Room(limits.memory)
         self._body_seconds = limits.body_seconds
+        self._webhooks = Webhooks(store, webhooks)
 
     def routes(self) -> list[web.RouteDef]:
         """For the private listener."""
@@ -92,6 +96,8 @@ class Api:
             web.get("/v1/parked", self._for("read", self._parked)),
             web.get("/v1/report", self._for("read", self._reports.told)),
             web.get("/report", self._for("read", self._reports.shown)),
+            web.get("/v1/webhooks", self._for("read", self._webhooks.all)),
+            web.post("/v1/webhooks/{webhook}/enable", self._for("admin", self._webhooks.enable)),
         ]
 
     def _for(

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """What every provider must do, it must do on both loops."""
+    """What every provider and every webhook must do, it must do on both loops."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in {"test_providers.py", "test_connections.py"}:
+    if item.path.name in {"test_providers.py", "test_connections.py", "test_webhook_client.py"}:
         with suppress(ImportError):  # an extra
             import uvloop
 

@@ -16,6 +16,7 @@ import structlog
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.intake import Accepted, Answer, Conflict, Fault, Incoming, Malformed, Overloaded
 from gateway.message import MessageState, Priority
+from gateway.webhooks.topics import matches
 from tests.servers import RabbitMQ, free_port, wait_until
 
 if TYPE_CHECKING:
@@ -352,6 +353,37 @@ async def test_events_are_published_and_confirmed(amqp_url: str) -> None:
         assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
         assert (await queue.get(no_ack=True)).body == large
         assert await queue.get(fail=False) is None
+    await publisher.close()
+
+
+async def test_webhooks_ask_for_events_by_the_same_patterns_as_queues_are_bound_by(amqp_url: str) -> None:
+    patterns = (
+        "#",
+        "*",
+        "message.*",
+        "message.#",
+        "*.sent",
+        "#.sent",
+        "*.*.sent",
+        "message.#.sent",
+        "message.sent",
+        "#.*",
+    )
+    keys = ("message.sent", "message.delivered", "message", "sent", "profile.sent", "message.a.sent", "message.a.b")
+    publisher = Publisher(amqp_url, **QUICK)
+    await publisher.start()
+    await ready(publisher)
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        queues = {pattern: await channel.declare_queue(exclusive=True) for pattern in patterns}
+        for pattern, queue in queues.items():
+            await queue.bind("decorum.events", pattern)
+        await publisher.publish([Outgoing(key, key.encode(), key, {}) for key in keys])
+        for pattern, queue in queues.items():
+            heard = set()
+            while (message := await queue.get(no_ack=True, fail=False)) is not None:
+                heard.add(message.body.decode())
+            assert heard == {key for key in keys if matches(pattern, key)}, pattern
     await publisher.close()
 
 

@@ -68,6 +68,7 @@ PURE = {
     "gateway.pace",
     "gateway.sentences",
     "providers._bounces",
+    *(f"gateway.webhooks.{module}" for module in ("addresses", "standard", "topics")),
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
 """``new_id`` alone: an id holds the instant at which it was made, and 80 random bits."""

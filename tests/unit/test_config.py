@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -44,6 +45,14 @@ SECRET = "s3cr3t-Sesame-0pen"
 SHA256 = hashlib.sha256(b"key").hexdigest()
 ENVIRON = {"TWILIO_TOKEN": SECRET, "MAIL_PASSWORD": SECRET + "2", "EMPTY": "", "HALF": "\udc80"}
 
+MINUTE = timedelta(minutes=1)
+
+
+def whsec(key: bytes) -> str:
+    """As https://www.standardwebhooks.com has secrets written."""
+    return f"whsec_{base64.b64encode(key).decode()}"
+
+
 # The sample of DESIGN.md without what later releases bring, and with what it only names.
 DESIGN = f"""
 store: sqlite:///decorum.db                    # or postgresql://…
@@ -73,6 +82,19 @@ policy:
   quiet_hours: [{{name: night, from: "21:00", to: "08:00", release_over: 30m}}]
   send_windows: [{{channel: sms, category: reactivation, hours: ["11:00-12:00", "19:00-21:00"]}}]
 """  # noqa: E501 - as the design has it
+
+HOOK = {"name": "ledger", "url": "https://ledger.example.com/decorum", "secrets": [whsec(b"k" * 24)]} | {
+    "events": ["message.*"]
+}
+FULL_HOOK = {
+    "name": "crm",
+    "url": "http://10.0.0.7:9000/in?a=b",
+    "secrets": [whsec(b"n" * 64), whsec(b"o" * 32)],
+    "events": ["message.sent", "#"],
+    "timeout": "1m",
+    "concurrency": 1,
+    "private": True,
+}
 
 SMALL = {
     "providers": {"box": {"kind": "inbox"}},
@@ -270,7 +292,8 @@ def test_without_keys_the_public_listener_may_be_public() -> None:
 
 
 def test_what_the_file_only_mentions_is_as_if_it_were_not_there() -> None:
-    empty = dict.fromkeys(("store", "broker", "http", "keys", "events", "retention", "worker", "report"))
+    names = "store", "broker", "http", "keys", "events", "retention", "worker", "report", "webhooks"
+    empty = dict.fromkeys(names)
 
     assert parse(small(**empty)) == parse(small())
 
@@ -359,6 +382,35 @@ def test_targets_and_costs_can_be_told_in_full() -> None:
         (Decimal("0.0075"), "EUR"),
         (Decimal(2), "EUR"),
     ]
+
+
+def test_webhooks_can_be_told_in_full_and_are_heard_of_events_without_a_broker() -> None:
+    found = parse(small(webhooks=[HOOK, FULL_HOOK]))
+
+    ledger, crm = found.webhooks
+    assert ledger == config.Webhook("ledger", HOOK["url"], (b"k" * 24,), ("message.*",), MINUTE / 4, 20, False)
+    assert crm.keys == (b"n" * 64, b"o" * 32)
+    assert (crm.url, crm.private) == ("http://10.0.0.7:9000/in?a=b", True)
+    assert (crm.events, crm.timeout, crm.concurrency) == (("#", "message.sent"), MINUTE, 1)
+    assert crm.wants("message.sent")
+    assert not ledger.wants("profile.updated")
+    assert found.events.states == set(MessageState) - {MessageState.WAITING, MessageState.SENDING}
+    assert not parse(small(webhooks=[])).events.states
+
+
+def test_another_url_is_another_webhook_whatever_else_is_changed() -> None:
+    one, same, other = (
+        parse(small(webhooks=[HOOK | changes])).webhooks[0]
+        for changes in ({}, {"timeout": "20s"}, {"url": HOOK["url"] + "2"})
+    )
+
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert one.origin == "https://ledger.example.com"
+
+
+@pytest.mark.parametrize("host", ["1.1.1.1", "[2606:4700:4700::1111]", "a.example.com:8443", "xn--bcher-kva.example"])
+def test_a_webhook_may_be_wherever_the_world_is(host: str) -> None:
+    assert parse(small(webhooks=[HOOK | {"url": f"https://{host}/in"}])).webhooks[0].url == f"https://{host}/in"
 
 
 def test_gaps_and_weeks_can_be_told_in_full() -> None:
@@ -674,6 +726,65 @@ WRONG = [
     ({"keys": [KEY | {"scopes": ["raed"]}]}, "keys[0].scopes[0]", "did you mean read?"),
     ({"keys": [KEY, KEY]}, "keys[1].name", "twice"),
     ({"keys": [KEY, KEY | {"name": "b"}]}, "keys[1].sha256", "twice"),
+    ({"webhooks": HOOK}, "webhooks", "must be a list"),
+    ({"webhooks": ["https://a"]}, "webhooks[0]", "must be a mapping"),
+    ({"webhooks": [{key: HOOK[key] for key in HOOK if key != "url"}]}, "webhooks[0].url", "is missing"),
+    ({"webhooks": [HOOK | {"secret": "a"}]}, "webhooks[0].secret", "did you mean secrets?"),
+    ({"webhooks": [HOOK, HOOK | {"secrets": [whsec(b"o" * 24)]}]}, "webhooks[1].name", "twice"),
+    ({"webhooks": [HOOK | {"name": "a b"}]}, "webhooks[0].name", "must be 1 to 64"),
+    ({"webhooks": [HOOK | {"secrets": []}]}, "webhooks[0].secrets", "at least 1"),
+    ({"webhooks": [HOOK | {"secrets": [SECRET]}]}, "webhooks[0].secrets[0]", "must be whsec_ and the base64 of 24"),
+    ({"webhooks": [HOOK | {"secrets": whsec(b"k" * 23)}]}, "webhooks[0].secrets", "of 24 to 64 bytes; echo"),
+    ({"webhooks": [HOOK | {"secrets": [whsec(b"k" * 65)]}]}, "webhooks[0].secrets[0]", "of 24 to 64 bytes"),
+    ({"webhooks": [HOOK | {"secrets": [7]}]}, "webhooks[0].secrets[0]", "must be whsec_"),
+    ({"webhooks": [HOOK | {"secrets": [*HOOK["secrets"]] * 2}]}, "webhooks[0].secrets", "remove the second"),
+    ({"webhooks": [HOOK, HOOK | {"name": "b"}]}, "webhooks[1].secrets", "known to 'ledger' too"),
+    ({"webhooks": [HOOK | {"events": []}]}, "webhooks[0].events", "at least 1"),
+    ({"webhooks": [HOOK | {"events": ["message."]}]}, "webhooks[0].events[0]", "words between dots"),
+    ({"webhooks": [HOOK | {"events": "messages.*"}]}, "webhooks[0].events", "'messages.*' is no event that is told"),
+    ({"webhooks": [HOOK | {"events": "message.sending"}]}, "webhooks[0].events", "did you mean message."),
+    (
+        {
+            "webhooks": [HOOK | {"events": ["message.sent", "call.*"]}],
+            "events": {"states": ["sent"], "acts": ["opened"]},
+        },
+        "webhooks[0].events",
+        "'call.*' is no event that is told: events.states and events.acts say what is told",
+    ),
+    (
+        {"webhooks": [HOOK | {"events": ["message.opened", "person.opened", "person.uninstalled"]}]}
+        | {"events": {"states": ["sent"], "acts": ["opened"]}},
+        "webhooks[0].events",
+        "'person.uninstalled' is no event that is told",
+    ),
+    ({"webhooks": [HOOK | {"timeout": "2m"}]}, "webhooks[0].timeout", "at most 1m"),
+    ({"webhooks": [HOOK | {"concurrency": 0}]}, "webhooks[0].concurrency", "at least 1"),
+    ({"webhooks": [HOOK | {"private": "no"}]}, "webhooks[0].private", "true or false"),
+    *(
+        ({"webhooks": [HOOK | {"url": url}]}, "webhooks[0].url", phrase)
+        for url, phrase in [
+            ("ledger.example.com", "must be https://host/path"),
+            ("ftp://ledger.example.com", "must be https://host/path"),
+            ("https://", "must be https://host/path"),
+            ("https://a b.example.com", "must be https://host/path"),
+            (f"https://h:{SECRET}/", "must be https://host/path"),
+            ("https://[1::/", "must be https://host/path"),
+            ("http://ledger.example.com", "must be https://; inside your own network, say private: true"),
+            ("https://ledger.example.com:444", "the port 443 or 8443; inside your own network, say private: true"),
+            (f"https://u:{SECRET}@ledger.example.com", "no user and no password"),
+            ("https://ledger.example.com/#a", "must hold no #"),
+            *(
+                (f"https://{host}/", "must not be an address inside a network; inside your own, say private: true")
+                for host in ("127.0.0.1", "10.0.0.7", "169.254.169.254", "[::1]", "[::ffff:10.0.0.7]", "[fe80::1%251]")
+            ),
+            *((f"https://{host}/", "private: true") for host in ("localhost", "LOCALHOST.", "2130706433", "127.1")),
+        ]
+    ),
+    (
+        {"webhooks": [HOOK | {"private": True, "url": f"http://u:{SECRET}@10.0.0.7"}]},
+        "webhooks[0].url",
+        "no user and no password",
+    ),
     ({"providers": {}}, "providers", "is missing"),
     ({"providers": ["box"]}, "providers", "must be a mapping"),
     ({"providers__Box": {"kind": "inbox"}}, "providers.Box", "must be named with"),
@@ -715,7 +826,7 @@ WRONG = [
     ({"routes__sms": ["box", 5]}, "routes.sms[1]", "must be text"),
     ({"routes__sms": ["box", "box"]}, "routes.sms", "twice"),
     ({"providers__mail": MAIL, "routes__sms": ["mail"]}, "routes.sms", "cannot send on this channel; these can: box"),
-    ({"events": {}}, "events", "needs a broker"),
+    ({"events": {}}, "events", "needs somebody to hear them: add broker or webhooks"),
     ({"broker": "amqp://h", "events__states": ["faild"]}, "events.states[0]", "did you mean failed?"),
     ({"broker": "amqp://h", "events__exchange": "a b"}, "events.exchange", "must be 1 to 127 of A-Z, a-z, 0-9"),
     ({"retention__messages": "0d"}, "retention.messages", "longer than nothing"),

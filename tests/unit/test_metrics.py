@@ -20,9 +20,10 @@ from gateway.decide import Attempting, Behind, Deferred, Ended, Judge
 from gateway.ids import new_id
 from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
 from gateway.message import Address, Attempt, AttemptState, Message, MessageState, Priority, Refusal
-from gateway.metrics import Metrics
+from gateway.metrics import LOST, Metrics
 from gateway.outcome import Outcome, accepted, bug, failed
-from gateway.store import Claimed, Lease, Lost
+from gateway.store import Claimed, Lease, Lost, WebhookView
+from gateway.webhooks import standard as webhooks
 from providers import Channel, ProviderError, ReceiptStatus
 from ratelimit import Ruling
 
@@ -191,6 +192,12 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
         metrics.optouts.labels(via).inc()
     for part in ("store", "broker", "worker", "gateway"):
         metrics.ready.labels(part).set(1)
+    for name in ("one", "two", "three"):
+        for outcome in webhooks.Outcome:
+            metrics.webhook_calls.labels(name, outcome).inc()
+        for reason in LOST:
+            metrics.webhook_lost.labels(name, reason).inc()
+        metrics.webhook(name, WebhookView(1, NOW, 0, (), None, None), NOW)
     metrics.refused()
     metrics.taken(["store", "broker", "http", "keys", "providers", "events", "worker"])
     metrics.swept.inc()
@@ -296,6 +303,15 @@ def test_a_refused_file_is_shown_until_a_good_one_is_read() -> None:
     metrics.taken([])
     assert of(metrics, "gateway_config_needs_restart") == {}
     assert of(metrics, "gateway_policy_loads_total") == {("applied",): 0, ("refused",): 2}
+
+
+def test_how_it_stands_with_a_webhook_is_shown() -> None:
+    metrics = Metrics("test")
+    metrics.webhook("ledger", WebhookView(3, NOW - timedelta(minutes=2), 1, (), None, None), NOW)
+    metrics.webhook("crm", WebhookView(0, None, 0, (), NOW, "http_410"), NOW)
+    assert of(metrics, "gateway_webhook_enabled") == {("ledger",): 1, ("crm",): 0}
+    assert of(metrics, "gateway_webhook_waiting_events") == {("ledger",): 3, ("crm",): 0}
+    assert of(metrics, "gateway_webhook_oldest_seconds") == {("ledger",): 120, ("crm",): 0}
 
 
 def test_what_a_rule_in_shadow_would_have_held_back_is_counted_whether_it_went_or_not() -> None:

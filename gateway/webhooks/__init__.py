@@ -1,0 +1,1 @@
+"""Events told over HTTP, signed, to whoever is configured to hear of them."""

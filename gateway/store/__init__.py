@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway import killpoints
 from gateway.ids import new_id
 from gateway.message import Priority
-from gateway.store import acts, closing, health, intake, pace, reading, upkeep, ward, work
+from gateway.store import acts, closing, health, intake, pace, reading, replies, upkeep, ward, work
 from gateway.store.closing import Ages, Swept
 from gateway.store.engine import StoreFull, StoreUnavailable
 from gateway.store.health import Told
@@ -247,6 +247,16 @@ class Store:
         """Record a no that was said by an address, whoever it belongs to."""
         self._hear(await self._engine.write(lambda: upkeep.opt_out_address(address, optout, via, judge)))
 
+    async def hear_stop(self, key: str, address: str, via: str, judge: Judge, attempt: str | None = None) -> bool:
+        """Record that who has an address wants no more. False: the answer of this key was heard before."""
+        noted = await self._engine.write(lambda: replies.stop(key, address, via, judge, attempt))
+        self._hear(noted or ())
+        return noted is not None
+
+    async def hear_start(self, key: str, address: str) -> bool:
+        """Take back the no that was answered from an address. False: the answer of this key was heard before."""
+        return await self._engine.write(lambda: replies.start(key, address))
+
     async def opt_in(self, person: str, address: str | None, optout: OptOut) -> bool:
         """Take back exactly this no, of a person or (with ``person`` empty) of an address. False: it was never said."""
         return await self._engine.write(lambda: upkeep.opt_in(person, address, optout))
@@ -254,6 +264,10 @@ class Store:
     async def open_intents(self, person: str) -> float:
         """Seconds until every intent open for a person is settled or past its deadline, at the latest; 0: none is."""
         return await self._engine.read(lambda: upkeep.last_open_deadline(person))
+
+    async def open_intents_at(self, address: str) -> float:
+        """The same of every intent that is open for an address."""
+        return await self._engine.read(lambda: upkeep.last_open_deadline_at(address))
 
     async def cancel(self, message: str, judge: Judge) -> MessageState | None:
         """Let a message that is not under way go no further; the state after it. None: there is no such message."""

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,7 @@ import psutil
 from tests.faults import records
 from tests.faults.checker import Promise, Sent, Verdict, examine
 from tests.servers import Child, free_port, spawn, wait_until
+from tests.vendors.twilio import ACCOUNT_SID, signature
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -339,14 +341,26 @@ class World:
 
     async def opt_out(self, person: str, *, to: int = 0) -> None:
         """The promise holds from the instant of the answer on."""
-        from datetime import UTC, datetime
-
         async with (
             aiohttp.ClientSession() as session,
             session.post(f"{self.gateways[to].url}/v1/optouts", json={"user": person}) as response,
         ):
             assert response.status < 300, await response.text()
-        self.promise = Promise(**{**vars(self.promise), "stopped": {**self.promise.stopped, person: datetime.now(UTC)}})
+        self._stopped(person)
+
+    async def say_stop(self, person: str, path: str, *, to: int = 0) -> None:
+        """By a text from the person's phone, of which Twilio tells us there; the same promise."""
+        sender = Request("", person, "").body["to"]["phone"]
+        fields = [("MessageSid", f"SM-{person}"), ("AccountSid", ACCOUNT_SID), ("From", sender), ("Body", "Stop it!")]
+        headers = {"X-Twilio-Signature": signature(f"https://m.test{path}", fields)}
+        url = f"http://127.0.0.1:{self.gateways[to].public}{path}"
+        async with aiohttp.ClientSession() as session, session.post(url, data=fields, headers=headers) as response:
+            assert response.status == 200, await response.text()
+        self._stopped(person)
+
+    def _stopped(self, person: str) -> None:
+        stopped = {**self.promise.stopped, person: datetime.now(UTC)}
+        self.promise = Promise(**{**vars(self.promise), "stopped": stopped})
 
     # ------------------------------------------------------------------------------------------------------- the vendor
 

@@ -190,8 +190,8 @@ class Reporting:
         self._clock = clock
 
     def address(self, url: str) -> str:
-        """A callback's address with the end that nobody guesses."""
-        if not self._token:
+        """A callback's address, where there is one, with the end that nobody guesses."""
+        if not self._token or not url:
             return url
         path, mark, query = url.partition("?")
         return f"{path}/{self._token}{mark}{query}"

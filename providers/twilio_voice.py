@@ -100,7 +100,11 @@ _SAYS = "say"
 
 _Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_twilio.sayable)]
 _Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
+_Meaning = Literal["confirm", "opt_out"]
 _Digit = Annotated[str, BeforeValidator(str), StringConstraints(pattern=r"^[0-9]$")]
+
+KEYS: Mapping[str, _Meaning] = {"1": "confirm", "9": "opt_out"}
+"""Unless the configuration says otherwise."""
 
 
 class Settings(_twilio.Settings):
@@ -111,8 +115,8 @@ class Settings(_twilio.Settings):
     """Seconds."""
     machine_detection: bool = True
     """Whether Twilio finds out who picks up, which it bills. It does so while the call speaks already: nobody waits."""
-    keys: dict[_Digit, Literal["confirm", "opt_out"]] = Field(default_factory=lambda: {"1": "confirm", "9": "opt_out"})
-    """What a pressed key means."""
+    keys: dict[_Digit, _Meaning] = Field(default_factory=lambda: dict(KEYS))
+    """What a pressed key means. One that is not named ends the call, and means nothing."""
     names_key: bool = False
     """Whether calls that can be opted out of end with a sentence that names the key."""
     stop_reply: dict[_Language, _Sentence] = Field(default_factory=dict)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PUBLIC = "https://m.example.com/gateway"
+PUBLIC = "https://m.example.com"
 INBOUND = f"{PUBLIC}/callbacks/text"
 POLICY = """
 providers: {text: {kind: inbox}, call: {kind: inbox}}
@@ -120,9 +120,11 @@ async def line(empty: Path, tmp_path: Path) -> AsyncIterator[Line]:
 
 
 async def test_a_stop_holds_for_everybody_with_the_number_and_for_every_channel_and_category(line: Line) -> None:
-    waiting = await line.desk.accept("r1", "news", user="kenji")
+    later = line.desk.now + timedelta(hours=1)
+    waiting = await line.desk.accept("r1", "news", user="kenji", not_before=later)
     assert await line.goes()
     assert await line.writes("stop please") == []
+    line.desk.now = later
     await line.desk.work()
     assert await line.desk.store.states([waiting]) == {waiting: MessageState.REFUSED}
     for user in ("hana", "kenji"):

@@ -207,7 +207,7 @@ class Reporting:
             raise Forged("token")
         if self._signature:
             self._signature.verify(callback, self._clock())
-        flat = callback.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        flat = callback.headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded")
         document = _form(callback.body) if flat else _json(callback.body)
         found = at(document, self._each)
         events = found if isinstance(found, list) else [found]

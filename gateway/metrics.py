@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.message import Message
     from gateway.outcome import Outcome
     from gateway.store import Next, WebhookView
-    from providers import Channel
+    from providers import Channel, Wish
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
@@ -148,6 +148,12 @@ class Metrics:
         )
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
+        )
+        self._replies = Counter(
+            "gateway_replies",
+            "Texts and keys that people answered with, by what they want; unclear where that cannot be told.",
+            ["provider", "wish"],
+            registry=registry,
         )
         self._acts = Counter(
             "gateway_acts",
@@ -351,6 +357,10 @@ class Metrics:
     def looked_up(self, provider: str, answer: str) -> None:
         """A vendor was asked; ``answer`` is one of ``ReceiptStatus``, ``nothing`` or ``failed``."""
         self._look_ups.labels(provider, answer).inc()
+
+    def replied(self, provider: str, wish: Wish | None) -> None:
+        """A person answered."""
+        self._replies.labels(provider, wish or "unclear").inc()
 
     def reported(self, provider: str, status: str) -> None:
         """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""

@@ -234,6 +234,8 @@ class Reply:
     """The vendor's id of the answer."""
     attempt: str | None = None
     """Our reference of what it answers, where the vendor says so."""
+    on_the_line: bool = False
+    """The person pressed a key on a call, and hears our answer: it cannot be waited with."""
 
 
 News = Receipt | Acted | Reply

@@ -1,4 +1,4 @@
-"""What Twilio's products share: how to log in, what its error codes mean, how it signs."""
+"""What Twilio's products share: how to log in, what its error codes mean, how it signs, how it is answered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from xml.etree import ElementTree as ET
 
 import orjson
 from pydantic import Field, SecretStr, field_validator
@@ -15,6 +16,7 @@ from yarl import URL
 
 from providers import _contract
 from providers._contract import (
+    Answer,
     Callback,
     Dispatch,
     Forged,
@@ -84,6 +86,12 @@ CODES: Mapping[int, type[ProviderError]] = {
 STATUSES: Mapping[int, type[ProviderError]] = {404: Misconfigured}
 """Where a reply has no code that is known: the path holds only the account, so it is the account that is not found."""
 
+
+NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
+"""E.164."""
+
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML 1.0 document may hold, escaped or not."""
 
 _SID = re.compile(r"AC[0-9a-zA-Z]{1,64}")
 
@@ -163,7 +171,7 @@ class Account:
             fields = parse_qsl(callback.body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=200)
         except ValueError:
             raise Forged("not a form") from None
-        given = callback.headers.get("x-twilio-signature", "").encode()
+        given = callback.headers.get("x-twilio-signature", "").encode(errors="surrogateescape")
         signatures = [self._signature(url, fields) for url in _spellings(callback.url)]
         # Every spelling is compared: how long it takes tells nothing.
         if not any([hmac.compare_digest(given, signature) for signature in signatures]):  # noqa: C419
@@ -189,6 +197,30 @@ def reported(callback: Callback, fields: Mapping[str, str], *names: str) -> tupl
     if not all(found):
         raise Forged("incomplete")
     return found
+
+
+def twiml(*verbs: ET.Element) -> Answer:
+    """What Twilio is to do next; without a verb nothing, which it must be told as well.
+
+    https://www.twilio.com/docs/usage/webhooks/messaging-webhooks, https://www.twilio.com/docs/voice/twiml
+    """
+    response = ET.Element("Response")
+    response.extend(verbs)
+    return Answer(ET.tostring(response, encoding="utf-8", xml_declaration=True), "text/xml")
+
+
+def said(verb: str, text: str, **attributes: str) -> ET.Element:
+    """A verb with words in it."""
+    element = ET.Element(verb, attributes)
+    element.text = text
+    return element
+
+
+def sayable(text: str) -> str:
+    """A text of the configuration, if XML can hold it."""
+    if NOT_XML.search(text):
+        raise ValueError("holds a character that no XML may hold")
+    return text
 
 
 def _code(reply: Reply) -> int:

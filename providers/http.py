@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from http import HTTPStatus
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from urllib.parse import quote_plus
 
 import orjson
@@ -34,6 +34,7 @@ from providers._contract import (
     Dispatch,
     Email,
     Misconfigured,
+    News,
     ProviderError,
     Push,
     Receipt,
@@ -46,7 +47,9 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
+from providers._document import at, path_of, word
 from providers._http import Client, check_header, document, error, kind_of, text
+from providers._reporting import Callbacks, Reporting, duration, words
 from providers._segments import segments
 
 if TYPE_CHECKING:
@@ -87,19 +90,11 @@ PLACEHOLDERS = frozenset({*_OF_DISPATCH, *_OF_CONTENT, VALID_SECONDS})
 
 _REFERENCE = "{attempt}"
 
+_CALLBACK_URL = "callback_url"
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([a-z_]*)\}|[{}]")
 
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
-
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
-    return value
 
 
 def _web(value: str) -> str:
@@ -107,11 +102,6 @@ def _web(value: str) -> str:
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("must be an http or https address")
     return value
-
-
-def _keys(value: object) -> object:
-    """YAML reads an unquoted 404 as a number."""
-    return {str(key): word for key, word in value.items()} if isinstance(value, dict) else value
 
 
 class LookUp(BaseModel):
@@ -143,7 +133,7 @@ class LookUp(BaseModel):
     @field_validator("statuses", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
-        return _keys(value)
+        return words(value)
 
 
 class Settings(_contract.Settings):
@@ -165,17 +155,19 @@ class Settings(_contract.Settings):
             str,
             Literal["accepted", "unavailable", "throttled", "unconfirmed", "rejected", "unreachable", "misconfigured"],
         ],
-        BeforeValidator(_keys),
+        BeforeValidator(words),
     ] = Field(default_factory=dict)
     """``"404"`` or ``"4xx"`` → what it means. The common meaning holds for what is not listed."""
     pace_in: Literal["messages", "segments"] = "messages"
     """What the vendor counts of a text message: ``pace`` is in the same."""
     idempotency_header: str | None = None
     """The header in which the vendor takes the message's id and never acts on one twice …"""
-    idempotency_window: Annotated[timedelta, BeforeValidator(_duration)] | None = None
+    idempotency_window: Annotated[timedelta, BeforeValidator(duration)] | None = None
     """… for this long."""
     look_up: LookUp | None = None
     """How the vendor is asked what became of a message. None: it cannot be."""
+    callbacks: Callbacks | None = None
+    """How the vendor reports by itself. None: it does not."""
 
     def units(self, content: Content) -> int:
         """As the vendor counts."""
@@ -215,9 +207,15 @@ class Settings(_contract.Settings):
         parts = _compile(self.body, self.encoding)
         if (self.idempotency_header is None) != (self.idempotency_window is None):
             raise ValueError("idempotency_header and idempotency_window go together")
-        if self.look_up and not {"attempt", "callback_url"} & {name for _, name in parts}:
+        told = {name for _, name in parts}
+        if self.look_up and not {"attempt", _CALLBACK_URL} & told:
             raise ValueError(
                 "look_up finds nothing: put {attempt} into body, where the vendor keeps a reference of ours"
+            )
+        if self.callbacks and "attempt" not in self.callbacks.fields and _CALLBACK_URL not in told:
+            raise ValueError(
+                "callbacks name no attempt: put {callback_url} into body, or {attempt}, and say under callbacks.fields "
+                "where the vendor returns it"
             )
         return self
 
@@ -234,8 +232,9 @@ class Provider:
         self._url = URL(settings.url)
         self._method = settings.method
         self._key_header = settings.idempotency_header
-        self._path = tuple(settings.reply.get("reference", "").split(".")) if settings.reply else ()
+        self._path = path_of(settings.reply["reference"]) if settings.reply else ()
         self._look_up = settings.look_up
+        self._reporting = Reporting(settings.callbacks, clock) if settings.callbacks else None
         self._meaning = _meanings(settings.statuses)
         self._parts = _compile(settings.body, settings.encoding)
         self._escape = _json if settings.encoding == "json" else _form
@@ -268,7 +267,7 @@ class Provider:
             raise error(kind, f"http_{reply.status}", reply, self._clock())
         if not self._path:
             return dispatch.attempt
-        return text(_at(document(reply), self._path))
+        return text(at(document(reply), self._path))
 
     @property
     def can_look_up(self) -> bool:
@@ -288,15 +287,15 @@ class Provider:
         if not reply.ok:
             raise error(kind_of(reply.status), f"http_{reply.status}", reply, now)
         found = document(reply)
-        said = {name: _word(_at(found, tuple(path.split(".")))) for name, path in look_up.reply.items()}
+        said = {name: word(at(found, path_of(path))) for name, path in look_up.reply.items()}
         if (raw := said["status"]) is None:
             return None
         status = ReceiptStatus(look_up.statuses.get(raw, ReceiptStatus.OTHER))
         return Receipt(attempt, status, said.get("reference") or attempt, raw, said.get("code"))
 
-    def receipts(self, callback: Callback) -> tuple[Receipt, ...]:  # noqa: ARG002  (the contract's name)
-        """None: a vendor so described does not report."""
-        return ()
+    def receipts(self, callback: Callback) -> tuple[News, ...]:
+        """The news in a callback, where it is described; else there is none."""
+        return self._reporting.read(callback) if self._reporting else ()
 
     def _fill(self, dispatch: Dispatch) -> bytes:
         """The request's body."""
@@ -311,28 +310,13 @@ class Provider:
             if name == VALID_SECONDS:
                 out.append(b"%d" % dispatch.seconds_valid(self._clock()))
             elif read := _OF_DISPATCH.get(name):
-                out.append(escape(read(dispatch) or ""))
+                value = read(dispatch) or ""
+                out.append(
+                    escape(self._reporting.address(value) if self._reporting and name == _CALLBACK_URL else value)
+                )
             elif attribute := _OF_CONTENT[name].get(kind):
                 out.append(escape(getattr(content, attribute) or ""))
         return b"".join(out)
-
-
-def _at(found: Any, path: tuple[str, ...]) -> Any:
-    """What a JSON document has there; None: nothing."""
-    for key in path:
-        if isinstance(found, list) and key.isdigit():
-            found = found[int(key)] if int(key) < len(found) else None
-        else:
-            found = found.get(key) if isinstance(found, dict) else None
-    return found
-
-
-def _word(found: Any) -> str | None:
-    """A vendor's word, id or code, as far as it can be kept."""
-    if found is None or isinstance(found, dict | list):
-        return None
-    word = orjson.dumps(found).decode() if isinstance(found, bool | float) else str(found)
-    return word if 0 < len(word) <= 255 and word.isprintable() else None  # noqa: PLR2004  (bounds what is stored)
 
 
 _Parts = tuple[tuple[bytes, str | None], ...]

@@ -17,6 +17,7 @@ from gateway.store import (
     intake,
     pace,
     reading,
+    replies,
     stories,
     upkeep,
     ward,
@@ -294,9 +295,23 @@ class Store:
         """
         return await self._engine.write(lambda: upkeep.opt_in(person, address, optout, via))
 
+    async def hear_stop(self, key: str, address: str, via: str, judge: Judge, attempt: str | None = None) -> bool:
+        """Record that who has an address wants no more. False: the answer of this key was heard before."""
+        noted = await self._engine.write(lambda: replies.stop(key, address, via, judge, attempt))
+        self._hear(noted or ())
+        return noted is not None
+
+    async def hear_start(self, key: str, address: str) -> bool:
+        """Take back the no that was answered from an address. False: the answer of this key was heard before."""
+        return await self._engine.write(lambda: replies.start(key, address))
+
     async def open_intents(self, person: str) -> float:
         """Seconds until every intent open for a person is settled or past its deadline, at the latest; 0: none is."""
         return await self._engine.read(lambda: upkeep.last_open_deadline(person))
+
+    async def open_intents_at(self, address: str) -> float:
+        """The same of every intent that is open for an address."""
+        return await self._engine.read(lambda: upkeep.last_open_deadline_at(address))
 
     async def cancel(self, message: str, judge: Judge) -> MessageState | None:
         """Let a message that is not under way go no further; the state after it. None: there is no such message."""

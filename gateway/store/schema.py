@@ -228,6 +228,15 @@ optouts = Table(
 )
 Index("optouts_address", optouts.c.address)
 
+replies = Table(
+    "replies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("key", Text, nullable=False, comment="the provider, and its vendor's id of the answer"),
+    comment="Answers of people that were heard, so that a repeat of an old one undoes nothing.",
+)
+Index("replies_key", replies.c.key, unique=True)
+
 acts = Table(
     "acts",
     metadata,

@@ -164,23 +164,33 @@ def opt_out(
     return (yield from note([(_no(via), owed)], judge, now))
 
 
-def opt_out_address(address: str, optout: OptOut, via: str, judge: Judge) -> Operation[list[Noted]]:
+def opt_out_address(
+    address: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None
+) -> Operation[list[Noted]]:
     """Record a no that was said by an address, whoever it belongs to; it holds for decisions made after this.
 
-    It is remembered of everybody who was contacted there lately.
+    It is remembered of everybody who was contacted there lately, and holds for what of theirs is committed after this.
+
+    Args:
+        attempt: what it was said to, where that is known.
     """
     told = fingerprint(address)
+    lately: int = (yield Now()) - _LATELY
+    found = yield Fetch(
+        "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person",
+        (told, lately),
+    )
+    owed = yield from owners([*(last for _, last in found), *([attempt] if attempt else [])])
+    by_person = {person: owed.get(last, Owed(person)) for person, last in found}
+    if attempt and (named := owed.get(attempt)):
+        by_person[named.person] = named
+    yield from lock(by_person)
     now: int = yield Now()
     said_before = yield Fetch(_SAID_BEFORE, ("", told, *_said(optout)))
     yield Run(OPT_OUT, [("", told, *_said(optout), via, now)])
     if said_before:
         return []
-    found = yield Fetch(
-        "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person",
-        (told, now - _LATELY),
-    )
-    owed = yield from owners([attempt for _, attempt in found])
-    return (yield from note([(_no(via), owed.get(attempt, Owed(person))) for person, attempt in found], judge, now))
+    return (yield from note([(_no(via), by_person[person]) for person in sorted(by_person)], judge, now))
 
 
 def _no(via: str) -> Deed:
@@ -219,10 +229,12 @@ def _said(optout: OptOut) -> tuple[str, str, str]:
     return optout.channel or "", optout.category or "", optout.topic or ""
 
 
+REPLY = "reply"
+"""How a no is said by a text. It can be taken back by a text, so a no that was said in another way stays that."""
 OPT_OUT = (
     "insert into optouts (person, address, channel, category, topic, via, opted_out_at)"
-    " values ($1, $2, $3, $4, $5, $6, $7)"
-    " on conflict (person, address, channel, category, topic) do update set via = excluded.via"
+    " values ($1, $2, $3, $4, $5, $6, $7) on conflict (person, address, channel, category, topic)"
+    f" do update set via = case when excluded.via = '{REPLY}' then optouts.via else excluded.via end"
 )
 
 
@@ -233,6 +245,16 @@ def last_open_deadline(person: str) -> Operation[float]:
         "select max(deadline) from attempts where message in (select message from due where person = $1)"
         " and state = 'intent' and deadline > $2",
         (person, now),
+    )
+    return max(0, (found[0][0] or now) - now) * _MICROSECOND
+
+
+def last_open_deadline_at(address: str) -> Operation[float]:
+    """The same of what is under way to an address, whoever it is for."""
+    now: int = yield Now()
+    found = yield Fetch(
+        "select max(deadline) from attempts where address = $1 and state = 'intent' and deadline > $2",
+        (fingerprint(address), now),
     )
     return max(0, (found[0][0] or now) - now) * _MICROSECOND
 
@@ -351,11 +373,15 @@ def prune(messages: str, contacts: str, expired: int, limit: int) -> Operation[i
         "delete from acts where id in (select id from acts where id < $1 order by id limit $2) returning 1",
         (contacts, limit),
     )
+    heard = yield Fetch(
+        "delete from replies where id in (select id from replies where id < $1 order by id limit $2) returning 1",
+        (contacts, limit),
+    )
     parked = yield Fetch(
         "delete from parked where id in (select id from parked where id < $1 order by id limit $2) returning 1",
         (messages, limit),
     )
-    return len(gone) + len(places) + len(done) + len(parked)
+    return len(gone) + len(places) + len(done) + len(heard) + len(parked)
 
 
 def activate(policy: Policy, worker: str) -> Operation[int]:

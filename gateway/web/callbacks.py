@@ -1,4 +1,4 @@
-"""What vendors report of attempts: verified, then committed, and only then acknowledged."""
+"""What vendors report of attempts, and of people's answers: verified, then committed, and only then acknowledged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gateway.acts import reported
 from gateway.batcher import Batcher
 from gateway.web.bodies import Body, Room
 from gateway.web.problems import Problem, unavailable
-from providers import Acted, Callback, Forged, Receipt, Reply
+from gateway.web.replies import Replies
+from providers import Acted, Answers, Callback, Forged, Receipt, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Callbacks:
         """``seconds``: how long a vendor is kept waiting."""
         self._received: Batcher[Receipt, None] = Batcher(self._receive, lanes=1, room=_WAITING)
         self._acted: Batcher[Deed, None] = Batcher(self._remember, lanes=1, room=_WAITING)
+        self._replies = Replies(store, judge, metrics)
         self._store = store
         self._providers = providers
         self._judge = judge
@@ -53,7 +55,10 @@ class Callbacks:
 
     def routes(self) -> list[web.RouteDef]:
         """For the public listener."""
-        return [web.post("/callbacks/{provider}", self._report)]
+        return [
+            web.post("/callbacks/{provider}", self._report),
+            web.post("/callbacks/{provider}/{token}", self._report),  # which the provider looks at
+        ]
 
     async def _receive(self, receipts: Sequence[Receipt]) -> list[None]:
         await self._store.receipt(receipts, self._judge())
@@ -70,17 +75,17 @@ class Callbacks:
             case Acted():
                 await self._acted(reported(news, provider))
             case Reply():
-                pass
+                await self._replies.hear(news, provider)
             case _:
                 assert_never(news)
 
     async def _report(self, request: web.Request) -> web.Response:
-        """Answered with success only when the news is committed: until then the vendor must ask again."""
+        """Answered with success only when the news is committed, and holds: until then the vendor must ask again."""
         name = request.match_info["provider"]
         provider = self._providers.get(name)
         if provider is None:
             raise Problem("not_found", "No provider of this name is configured here")
-        until = asyncio.get_running_loop().time() + self._seconds
+        since = asyncio.get_running_loop().time()
         with Body(request, self._room, self._seconds) as body:
             callback = Callback(
                 url=self._public_url + request.raw_path,
@@ -94,11 +99,16 @@ class Callbacks:
                 self._metrics.reported(name, "forged")
                 raise Problem("forged", "It was not signed by the vendor, or not for this address") from None
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(since + self._seconds):
                     await asyncio.gather(*(self._commit(one, name) for one in news))
             except TimeoutError:
                 raise unavailable("The database did not answer in time: report it again") from None
         for one in news:
             if isinstance(one, Receipt):
                 self._metrics.reported(name, one.status)
-        return web.Response(status=204)
+            if isinstance(one, Reply):
+                await self._replies.settle(one, name, since)
+        answer = provider.answer(callback, news) if isinstance(provider, Answers) else None
+        if answer is None:
+            return web.Response(status=204)
+        return web.Response(body=answer.body, content_type=answer.content_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,7 +40,7 @@ from gateway.web.queries import Moment, meant, repeated, unknown
 from providers import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
     from contextlib import AbstractContextManager
     from datetime import datetime
     from typing import Self
@@ -63,12 +64,23 @@ async def settled(store: Store, person: str) -> None:
 
     Bounded by what is open now: what is begun meanwhile has seen the opt-out.
     """
+    await run_out(lambda: store.open_intents(person))
+
+
+async def run_out(ask: Callable[[], Awaitable[float]], most: float = math.inf) -> bool:
+    """Wait until nothing is left of what is open now; False: some was after ``most`` seconds.
+
+    Args:
+        ask: says in how many seconds that will be at the latest; 0: it is so.
+        most: how long to wait.
+    """
     loop = asyncio.get_running_loop()
-    left = await store.open_intents(person)
-    until = loop.time() + left
+    first = left = await ask()
+    until = loop.time() + min(left, most)
     while left and (rest := until - loop.time()) > 0:
         await asyncio.sleep(min(rest, _LOOK))
-        left = await store.open_intents(person)
+        left = await ask()
+    return not left or first <= most
 
 
 class _Question(BaseModel):

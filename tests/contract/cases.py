@@ -6,21 +6,28 @@ Expected values are the vendors' own: each table names its document.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import providers
 from providers import (
+    Act,
+    Acted,
+    Agent,
     Callback,
     Dispatch,
     Email,
     Misconfigured,
+    News,
     ProviderError,
     Push,
     Receipt,
     ReceiptStatus,
     Rejected,
+    Reply,
     Robocall,
     Settings,
     Sms,
@@ -28,6 +35,7 @@ from providers import (
     Unavailable,
     Unconfirmed,
     Unreachable,
+    Wish,
 )
 from tests.contract.wire import (
     FcmWire,
@@ -68,10 +76,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reported:
-    """A genuine callback, and the news in it."""
+    """A genuine callback, the news in it, and what it is answered once they are committed."""
 
     callback: Callback
-    receipt: Receipt
+    news: tuple[News, ...]
+    answer: str | None = None
+    """XML, as an independent reader writes it; None: success, and no more."""
+
+
+def elsewhere(callback: Callback) -> Callback:
+    """The same for another attempt, which stands in the address."""
+    return replace(callback, url=f"{callback.url}x", query={"attempt": f"{ATTEMPT[:-1]}x"})
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,10 @@ class Case:
     garbage: tuple[bytes, ...] = ()
     """Answers at the end of a hand-over that are none: whatever they were, the message may be out."""
     callbacks: tuple[Reported, ...] = ()
+    signature: str = "x-twilio-signature"
+    """The header that has it."""
+    another: Callable[[Callback], Callback] = elsewhere
+    """A callback, replayed for another attempt."""
     secrets: tuple[str, ...] = ()
     wrong: Mapping[str, Any] = field(default_factory=dict)
     """Settings with a secret in a place where it must be refused, and not be quoted."""
@@ -161,18 +180,74 @@ def twilio_fault(status: int, code: int, kind: type[ProviderError], *headers: st
     return Answer(json_reply(status, body, *headers), kind, str(code), timedelta(seconds=wait) if wait else None)
 
 
-def twilio_callback(attempt: str, status: ReceiptStatus, raw: str, code: str | None = None, **more: str) -> Reported:
-    """https://www.twilio.com/docs/messaging/guides/track-outbound-message-status, signed as the vendor signs."""
-    kind = "Call" if more.pop("kind", "") == "Call" else "Message"
-    fields = {f"{kind}Sid": "SM42", f"{kind}Status": raw, "AccountSid": twilio.ACCOUNT_SID, "To": "+447700900123"}
-    if code:
-        fields["ErrorCode"] = code
-    fields |= more
-    url = f"https://m.example.com/callbacks/text?attempt={attempt}"
-    body = "&".join(f"{name}={value.replace('+', '%2B')}" for name, value in fields.items()).encode()
-    signature = twilio.signature(url, list(fields.items()))
-    callback = Callback(url, {"attempt": attempt}, {"x-twilio-signature": signature}, body)
-    return Reported(callback, Receipt(attempt, status, "SM42", raw, code))
+def twilio_signed(fields: Mapping[str, str], query: Mapping[str, str]) -> Callback:
+    """As the vendor signs, to the address with that query."""
+    url = "https://m.example.com/callbacks/text" + (f"?{urlencode(query)}" if query else "")
+    headers = {"x-twilio-signature": twilio.signature(url, list(fields.items()))}
+    return Callback(url, query, headers, urlencode(fields).encode())
+
+
+def twilio_callback(status: ReceiptStatus, raw: str, code: str | None = None, **more: str) -> Reported:
+    """https://www.twilio.com/docs/messaging/guides/track-outbound-message-status"""
+    fields = {"MessageSid": "SM42", "MessageStatus": raw, "AccountSid": twilio.ACCOUNT_SID, "To": "+447700900123"}
+    fields |= ({"ErrorCode": code} if code else {}) | more
+    return Reported(twilio_signed(fields, {"attempt": ATTEMPT}), (Receipt(ATTEMPT, status, "SM42", raw, code),))
+
+
+def twilio_inbound(text: str, wish: Wish | None, answer: str = "<Response />", **more: str) -> Reported:
+    """https://www.twilio.com/docs/messaging/guides/webhook-request"""
+    fields = {
+        "MessageSid": "SM42",
+        "SmsStatus": "received",
+        "AccountSid": twilio.ACCOUNT_SID,
+        "From": "+447700900123",
+        "To": "+15005550006",
+        "Body": text,
+        **more,
+    }
+    return Reported(twilio_signed(fields, {}), (Reply("+447700900123", wish, "SM42"),), answer)
+
+
+def twilio_call(
+    *news: News, status: str | None = None, say: str | None = None, answer: str | None = None, **more: str
+) -> Reported:
+    """https://www.twilio.com/docs/voice/api/call-resource#statuscallback
+
+    Args:
+        news: besides the receipt of the status, ``Agent`` and why for who picked up.
+        status: of the call.
+        say: the language in the address that a key is told to.
+        answer: what the call does next.
+        more: other fields.
+    """
+    fields = {"CallSid": "SM42", "AccountSid": twilio.ACCOUNT_SID, **({"CallStatus": status} if status else {}), **more}
+    query = {"attempt": ATTEMPT} | ({} if say is None else {"say": say})
+    return Reported(twilio_signed(fields, query), news, answer)
+
+
+def called(raw: str, status: ReceiptStatus, code: str | None = None) -> Receipt:
+    return Receipt(ATTEMPT, status, "SM42", raw, code)
+
+
+def picked_up(agent: Agent, why: str | None = None) -> Acted:
+    return Acted(ATTEMPT, Act.ANSWERED, agent, why)
+
+
+def http_events(*events: Mapping[str, Any], news: tuple[News, ...], **headers: str) -> Reported:
+    """As the vendor of ``tests.vendors.http`` reports."""
+    body = json.dumps({"events": events}).encode()
+    at = str(int(NOW.timestamp()))
+    given = {"x-vendor-time": at, "x-vendor-signature": http.signature(at, body), "content-type": "application/json"}
+    return Reported(Callback("https://m.example.com/callbacks/text", {}, given | headers, body), news)
+
+
+def http_event(word: str, **data: Any) -> Mapping[str, Any]:
+    return {"type": word, "data": {"ref": ATTEMPT, "id": "SM42", **data}}
+
+
+def other_event(callback: Callback) -> Callback:
+    """The same for another attempt, which stands in the body."""
+    return replace(callback, body=callback.body.replace(ATTEMPT.encode(), f"{ATTEMPT[:-1]}x".encode()))
 
 
 def smtp_settings(port: int, **more: Any) -> Settings:
@@ -210,6 +285,24 @@ def fcm_settings(port: int, **more: Any) -> Settings:
     return providers.settings_of("fcm").model_validate(given)
 
 
+def http_callbacks(**more: Any) -> dict[str, Any]:
+    """How the vendor of ``tests.vendors.http`` reports."""
+    return {
+        "signature": {
+            "header": "X-Vendor-Signature",
+            "secret": http.SIGNING_KEY,
+            "prefix": "v1=",
+            "payload": "{timestamp}.{body}",
+            "timestamp_header": "X-Vendor-Time",
+        },
+        "each": "events",
+        "fields": {"status": "type", "attempt": "data.ref", "reference": "data.id", "code": "data.fault"},
+        "statuses": {"queued": "accepted", "arrived": "delivered", "lost": "undelivered", 404: "unreachable"},
+        "acts": {"open": "opened", "prefetch": "opened_by_machine", "link": "clicked", "arrived": "answered"},
+        **more,
+    }
+
+
 def http_settings(port: int, **more: Any) -> Settings:
     given = {
         "channels": ["sms", "push"],
@@ -227,6 +320,7 @@ def http_settings(port: int, **more: Any) -> Settings:
         "statuses": {404: "unreachable", 410: "unreachable", "418": "accepted", "507": "unavailable"},
         "idempotency_header": "Idempotency-Key",
         "idempotency_window": "24h",
+        "callbacks": http_callbacks(),
         "timeout": 5,
         **more,
     }
@@ -325,7 +419,7 @@ def cases() -> Mapping[str, Case]:
             ),
         ),
         "twilio_sms": Case(
-            lambda port: twilio_settings("twilio_sms", port),
+            lambda port: twilio_settings("twilio_sms", port, stop_reply="Bye & thanks", help_reply="もしもし"),
             dispatch("+447700900123", Sms("Hello & Grüße 🎉"), callback_url=CALLBACK_URL),
             target=f"POST /2010-04-01/Accounts/{twilio.ACCOUNT_SID}/Messages.json",
             headers={"authorization": f"Basic {LOGIN}", "content-type": "application/x-www-form-urlencoded"},
@@ -343,26 +437,39 @@ def cases() -> Mapping[str, Case]:
             garbage=GARBAGE,
             callbacks=(
                 # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
-                *(
-                    twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, raw)
-                    for raw in ("queued", "accepted", "sending", "sent")
-                ),
-                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "delivered"),
-                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "read"),
+                *(twilio_callback(ReceiptStatus.ACCEPTED, raw) for raw in ("queued", "accepted", "sending", "sent")),
+                twilio_callback(ReceiptStatus.DELIVERED, "delivered"),
+                twilio_callback(ReceiptStatus.DELIVERED, "read"),
                 # https://www.twilio.com/docs/api/errors/30003: try again; 30005, 30006, 21610: never.
-                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "undelivered", "30003"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "undelivered", "30005"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "undelivered", "30006"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNREACHABLE, "failed", "21610"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "failed"),
-                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "canceled"),
-                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "teleported", ApiVersion="2040-04-01"),
+                twilio_callback(ReceiptStatus.UNDELIVERED, "undelivered", "30003"),
+                twilio_callback(ReceiptStatus.UNREACHABLE, "undelivered", "30005"),
+                twilio_callback(ReceiptStatus.UNREACHABLE, "undelivered", "30006"),
+                twilio_callback(ReceiptStatus.UNREACHABLE, "failed", "21610"),
+                twilio_callback(ReceiptStatus.UNDELIVERED, "failed"),
+                twilio_callback(ReceiptStatus.OTHER, "canceled"),
+                twilio_callback(ReceiptStatus.OTHER, "teleported", ApiVersion="2040-04-01"),
+                # What people write, and what they are answered where it is configured.
+                twilio_inbound("STOP", Wish.STOP, "<Response><Message>Bye &amp; thanks</Message></Response>"),
+                twilio_inbound("stop please", Wish.STOP, "<Response><Message>Bye &amp; thanks</Message></Response>"),
+                twilio_inbound("Help", Wish.HELP, "<Response><Message>もしもし</Message></Response>"),
+                twilio_inbound("start", Wish.START),
+                twilio_inbound("配信停止\n", Wish.STOP, "<Response><Message>Bye &amp; thanks</Message></Response>"),
+                twilio_inbound("see you & good bye", None),
+                twilio_inbound("", None, NumMedia="1"),
+                # https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out: Twilio knows, and has answered.
+                twilio_inbound("Adieu", Wish.STOP, OptOutType="STOP"),
+                twilio_inbound("JOIN", Wish.START, OptOutType="START"),
+                twilio_inbound("stop", Wish.HELP, OptOutType="HELP"),
+                twilio_inbound("stop", Wish.STOP, From="whatsapp:+447700900123", OptOutType="NEW"),
+                # From a short code or a name: it is nobody's, and is answered all the same.
+                replace(twilio_inbound("STOP", Wish.STOP, From="62226"), news=()),
+                replace(twilio_inbound("STOP", Wish.STOP, From="Example"), news=()),
             ),
             secrets=(twilio.AUTH_TOKEN, LOGIN),
             wrong={"kind": "twilio_sms", "account_sid": twilio.AUTH_TOKEN, "sender": twilio.AUTH_TOKEN},
         ),
         "twilio_voice": Case(
-            lambda port: twilio_settings("twilio_voice", port, ring=25),
+            lambda port: twilio_settings("twilio_voice", port, ring=25, stop_reply={"de": "Adieu!"}),
             dispatch("+447700900123", Robocall(say="Fish & <chips>"), callback_url=CALLBACK_URL, locale="en-GB"),
             target=f"POST /2010-04-01/Accounts/{twilio.ACCOUNT_SID}/Calls.json",
             headers={"authorization": f"Basic {LOGIN}"},
@@ -370,12 +477,17 @@ def cases() -> Mapping[str, Case]:
                 "To": "+447700900123",
                 "From": "+15005550006",
                 "Twiml": (
-                    f'<Response><Gather numDigits="1" timeout="5" action="{CALLBACK_URL}" method="POST">'
+                    '<Response><Gather numDigits="1" timeout="5" '
+                    f'action="{CALLBACK_URL}&amp;say=en-GB" method="POST">'
                     '<Say language="en-GB">Fish &amp; &lt;chips&gt;</Say></Gather></Response>'
                 ),
                 "Timeout": "25",
                 "StatusCallback": CALLBACK_URL,
                 "StatusCallbackEvent": "completed",
+                # https://www.twilio.com/docs/voice/answering-machine-detection
+                "MachineDetection": "Enable",
+                "AsyncAmd": "true",
+                "AsyncAmdStatusCallback": CALLBACK_URL,
             },
             reference="SM42",
             wire=TwilioWire,
@@ -393,13 +505,58 @@ def cases() -> Mapping[str, Case]:
             garbage=GARBAGE,
             callbacks=(
                 # https://www.twilio.com/docs/voice/api/call-resource#call-status-values; it rang, so it counts.
-                twilio_callback(ATTEMPT, ReceiptStatus.DELIVERED, "completed", kind="Call"),
-                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "busy", kind="Call"),
-                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "no-answer", kind="Call"),
-                twilio_callback(ATTEMPT, ReceiptStatus.ACCEPTED, "in-progress", kind="Call", Digits="9"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "failed", "13224", kind="Call"),
-                twilio_callback(ATTEMPT, ReceiptStatus.UNDELIVERED, "canceled", kind="Call"),
-                twilio_callback(ATTEMPT, ReceiptStatus.OTHER, "teleported", kind="Call"),
+                twilio_call(called("completed", ReceiptStatus.DELIVERED), status="completed", CallDuration="7"),
+                twilio_call(called("busy", ReceiptStatus.ACCEPTED), status="busy"),
+                twilio_call(called("no-answer", ReceiptStatus.ACCEPTED), status="no-answer"),
+                twilio_call(called("failed", ReceiptStatus.UNDELIVERED, "13224"), status="failed", ErrorCode="13224"),
+                twilio_call(called("failed", ReceiptStatus.UNDELIVERED, "486"), status="failed", SipResponseCode="486"),
+                twilio_call(called("canceled", ReceiptStatus.UNDELIVERED), status="canceled"),
+                twilio_call(called("teleported", ReceiptStatus.OTHER), status="teleported"),
+                # https://www.twilio.com/docs/voice/answering-machine-detection: what is not known to be human is not.
+                twilio_call(picked_up(Agent.HUMAN), AnsweredBy="human", MachineDetectionDuration="2400"),
+                *(
+                    twilio_call(picked_up(Agent.MACHINE, "voicemail"), AnsweredBy=f"machine_{how}")
+                    for how in ("start", "end_beep", "end_silence", "end_other")
+                ),
+                twilio_call(picked_up(Agent.MACHINE, "fax"), AnsweredBy="fax"),
+                twilio_call(picked_up(Agent.MACHINE, "untold"), AnsweredBy="unknown"),
+                twilio_call(picked_up(Agent.MACHINE, "untold"), AnsweredBy="a parrot"),
+                # https://www.twilio.com/docs/voice/twiml/gather#action: Twilio does what the answer says.
+                *(
+                    twilio_call(
+                        called("in-progress", ReceiptStatus.ACCEPTED),
+                        Reply("+447700900123", Wish.STOP, "SM42", ATTEMPT, on_the_line=True),
+                        status="in-progress",
+                        say=language,
+                        answer=f'<Response><Say language="{spoken}">{words}</Say></Response>',
+                        Digits="9",
+                        To="+447700900123",
+                    )
+                    for language, spoken, words in (
+                        ("en-GB", "en-GB", "You will not be called again."),
+                        ("ja-JP", "ja-JP", "今後、お電話はいたしません。"),
+                        ("zh-Hant-TW", "zh-Hant-TW", "我们不会再给您打电话。"),
+                        ("DE", "DE", "Adieu!"),
+                        ("fi-FI", "en-US", "You will not be called again."),
+                        ("", "en-US", "You will not be called again."),
+                    )
+                ),
+                twilio_call(
+                    called("in-progress", ReceiptStatus.ACCEPTED),
+                    picked_up(Agent.HUMAN),
+                    status="in-progress",
+                    say="en",
+                    answer="<Response />",
+                    Digits="1",
+                    To="+447700900123",
+                ),
+                twilio_call(
+                    called("in-progress", ReceiptStatus.ACCEPTED),
+                    status="in-progress",
+                    say="en",
+                    answer="<Response />",
+                    Digits="5",
+                ),
             ),
             secrets=(twilio.AUTH_TOKEN, LOGIN),
             wrong={"kind": "twilio_voice", "account_sid": twilio.AUTH_TOKEN, "sender": twilio.AUTH_TOKEN},
@@ -510,7 +667,39 @@ def cases() -> Mapping[str, Case]:
                 *COMMON,
             ),
             garbage=GARBAGE,
-            secrets=(http.KEY,),
+            callbacks=(
+                http_events(
+                    http_event("arrived"),
+                    http_event("lost", fault="E1"),
+                    news=(
+                        Acted(ATTEMPT, Act.ANSWERED, Agent.HUMAN),
+                        Receipt(ATTEMPT, ReceiptStatus.DELIVERED, "SM42", "arrived"),
+                        Receipt(ATTEMPT, ReceiptStatus.UNDELIVERED, "SM42", "lost", "E1"),
+                    ),
+                ),
+                http_events(http_event("queued"), news=(Receipt(ATTEMPT, ReceiptStatus.ACCEPTED, "SM42", "queued"),)),
+                http_events(
+                    {"type": 404, "data": {"ref": ATTEMPT}},
+                    news=(Receipt(ATTEMPT, ReceiptStatus.UNREACHABLE, ATTEMPT, "404"),),
+                ),
+                http_events(
+                    http_event("teleported"), news=(Receipt(ATTEMPT, ReceiptStatus.OTHER, "SM42", "teleported"),)
+                ),
+                http_events(http_event("open"), news=(Acted(ATTEMPT, Act.OPENED, Agent.HUMAN),)),
+                http_events(http_event("prefetch"), news=(Acted(ATTEMPT, Act.OPENED, Agent.MACHINE, "vendor"),)),
+                # Of messages that are not ours, or without a word on what became of them.
+                http_events(
+                    http_event("arrived", ref="no attempt"),
+                    http_event("arrived", ref=None),
+                    {"data": {"ref": ATTEMPT}},
+                    {"type": {"a": 1}, "data": {"ref": ATTEMPT}},
+                    news=(),
+                ),
+                http_events(news=()),
+            ),
+            signature="x-vendor-signature",
+            another=other_event,
+            secrets=(http.KEY, http.SIGNING_KEY),
             wrong={
                 "kind": "http",
                 "channels": ["sms"],

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import providers
 from providers import Callback, Forged, Misconfigured, ProviderError, Rejected, Robocall, Unconfirmed, Unreachable
-from tests.contract.cases import CALLBACK_URL, NOW, cases, twilio_settings
+from tests.contract.cases import CALLBACK_URL, NOW, cases, twilio_settings, twilio_signed
 from tests.vendors import twilio
 
 SMS, VOICE = cases()["twilio_sms"], cases()["twilio_voice"]
@@ -98,6 +98,87 @@ async def test_what_no_call_can_say_is_rejected(call: Robocall, opened: Any, wir
     with pytest.raises(Rejected):
         await provider.send(replace(VOICE.dispatch, content=call))
     assert wire.requests == []
+
+
+async def called(opened: Any, wired: Any, dispatch: providers.Dispatch, **settings: Any) -> dict[str, str]:
+    """What Twilio is asked to do."""
+    wire = await wired(VOICE)
+    provider = await opened(twilio_settings("twilio_voice", wire.port, **settings))
+    await provider.send(dispatch)
+    asked: dict[str, str] = wire.requests[0].body
+    return asked
+
+
+async def test_who_picks_up_is_asked_only_where_it_is_wanted_and_can_be_told(opened: Any, wired: Any) -> None:
+    """https://www.twilio.com/docs/api/errors/21262: with nowhere to tell it, it is billed for nothing."""
+    detecting = {"MachineDetection", "AsyncAmd", "AsyncAmdStatusCallback"}
+    assert detecting <= set(await called(opened, wired, VOICE.dispatch))
+    assert not detecting & set(await called(opened, wired, VOICE.dispatch, machine_detection=False))
+    assert not detecting & set(await called(opened, wired, replace(VOICE.dispatch, callback_url=None)))
+
+
+@pytest.mark.parametrize(
+    ("call", "locale", "said"),
+    [
+        (Robocall(say="a"), "en-GB", '<Say language="en-GB">To get no more calls, press 7.</Say>'),
+        (
+            Robocall(say="a", language="ja-JP"),
+            None,
+            '<Say language="ja-JP">今後お電話が不要な方は、7を押してください。</Say>',
+        ),
+        (Robocall(say="a"), "fi-FI", '<Say language="en-US">To get no more calls, press 7.</Say>'),
+        (Robocall(audio_url="https://x.example/a.mp3"), "fr", "appuyez sur le 7.</Say>"),
+    ],
+)
+async def test_the_key_is_named_where_it_is_wanted_and_means_something(
+    call: Robocall, locale: str | None, said: str, opened: Any, wired: Any
+) -> None:
+    named = {"names_key": True, "keys": {1: "confirm", 7: "opt_out"}}
+    dispatch = replace(VOICE.dispatch, content=call, locale=locale, unsubscribe_url="https://m.example.com/u/1")
+    twiml = (await called(opened, wired, dispatch, **named))["Twiml"]
+    # Within the Gather, so that the key counts from the first word on (47 CFR 64.1200(b)(3): within two seconds).
+    assert twiml.endswith(f"{said}</Gather></Response>")
+    without = (
+        (dispatch, {}),
+        (replace(dispatch, unsubscribe_url=None), named),
+        (replace(dispatch, callback_url=None), named),
+        (dispatch, {"names_key": True, "keys": {"1": "confirm"}}),
+    )
+    for other, settings in without:
+        assert said not in (await called(opened, wired, other, **settings))["Twiml"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keys": {"10": "opt_out"}},
+        {"keys": {"#": "opt_out"}},
+        {"keys": {"9": "stop"}},
+        {"stop_reply": {"en-GB": "Bye"}},
+        {"stop_reply": {"en": ""}},
+        {"stop_reply": {"en": "a\0b"}},
+        {"stop_reply": "Bye"},
+    ],
+)
+def test_what_no_call_could_do_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        twilio_settings("twilio_voice", 1, **wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "a\x1bb", "x" * 1601])
+def test_what_no_text_could_say_is_refused(wrong: str) -> None:
+    for name in ("stop_reply", "start_reply", "help_reply"):
+        assert twilio_settings("twilio_sms", 1, **{name: "Reply STOP to opt out"})
+        with pytest.raises(ValidationError):
+            twilio_settings("twilio_sms", 1, **{name: wrong})
+
+
+def test_a_key_that_says_no_needs_to_know_whose_it_is() -> None:
+    callback = twilio_signed(
+        {"CallSid": "CA1", "CallStatus": "in-progress", "Digits": "9"}, {"attempt": "a", "say": ""}
+    )
+    with pytest.raises(Forged, match="incomplete"):
+        providers.build("call", VOICE.settings(1)).receipts(callback)
 
 
 @pytest.mark.parametrize(

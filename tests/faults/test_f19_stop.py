@@ -11,13 +11,15 @@ import pytest
 
 from tests.faults import records
 from tests.faults.rows import FULL
-from tests.faults.world import Request, world
+from tests.faults.world import Request, vendor, world
+from tests.vendors.twilio import ACCOUNT_SID, AUTH_TOKEN
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from tests.faults.tally import Tally
-from tests.faults.world import World
+    from tests.faults.world import World
 
 AT_ONCE = 10
 """Persons who race at a time."""
@@ -25,6 +27,8 @@ TAKES = 0.02
 """Seconds that the vendor takes, so that some are caught while it does."""
 EARLY, LATE = 0.0, 0.3
 """Seconds after which a person says no: before, while and after the first message goes."""
+FEWER = 5
+"""Part of the row's count that say no by a text."""
 WAITS = timedelta(seconds=0.4)
 """How long the second message waits: some say no just then."""
 
@@ -38,28 +42,67 @@ async def test_nothing_is_handed_over_once_the_no_is_answered(
     gateways = 1 if url is None else 2
     drawn = random.Random(19)
     async with world(tmp_path, store=url, gateways=gateways) as here:
-        await here.mode("delay", seconds=TAKES)
-        waiting = [f"stopper-{number}" for number in range(count)]
-
-        async def race() -> None:
-            while waiting:
-                await _one(here, waiting.pop(), drawn, gateways)
-                tally.fault()
-
-        await asyncio.gather(*(race() for _ in range(AT_ONCE)))
-        await here.settled(60)
-        verdict = await here.verdict()
-        tally.judge(verdict)
-        told = {entry.person for entry in records.taken(here.vendor.ledger)}
-        assert told, "nobody was told anything: there was no race"
-        recorded = await records.recorded(here.store)
-        assert "refused" in recorded.ended.values(), "everybody was told everything: there was no race"
+        await _races(
+            here, count, drawn, gateways, tally, lambda person: here.opt_out(person, to=drawn.randrange(gateways))
+        )
 
 
-async def _one(here: World, person: str, drawn: random.Random, gateways: int) -> None:
+@pytest.mark.row("F19")
+async def test_nothing_is_handed_over_once_a_stop_by_text_is_answered(
+    postgres_url: str, tmp_path: Path, count: int, tally: Tally
+) -> None:
+    """Fewer, for each is answered an attempt's time after it was said."""
+    drawn = random.Random(1919)
+    async with vendor(tmp_path) as taker:
+        twilio = {
+            "kind": "twilio_sms",
+            "base_url": taker.url,
+            "account_sid": ACCOUNT_SID,
+            "auth_token": AUTH_TOKEN,
+            "sender": "+15005550006",
+        }
+        change = [("providers.twilio", twilio), ("routes.sms", ["twilio"])]
+        async with world(tmp_path, store=postgres_url, gateways=2, change=change, shared=taker) as here:
+
+            async def says_no(person: str) -> None:
+                await here.say_stop(person, "/callbacks/twilio", to=drawn.randrange(2))
+
+            await _races(here, count // FEWER, drawn, 2, tally, says_no)
+
+
+async def _races(
+    here: World,
+    count: int,
+    drawn: random.Random,
+    gateways: int,
+    tally: Tally,
+    says_no: Callable[[str], Awaitable[None]],
+) -> None:
+    """So many persons, each of whom says no while messages for them are on their way."""
+    await here.mode("delay", seconds=TAKES)
+    waiting = [f"stopper-{number}" for number in range(count)]
+
+    async def race() -> None:
+        while waiting:
+            await _one(here, waiting.pop(), drawn, gateways, says_no)
+            tally.fault()
+
+    await asyncio.gather(*(race() for _ in range(AT_ONCE)))
+    await here.settled(60)
+    verdict = await here.verdict()
+    tally.judge(verdict)
+    told = {entry.person for entry in records.taken(here.vendor.ledger)}
+    assert told, "nobody was told anything: there was no race"
+    recorded = await records.recorded(here.store)
+    assert "refused" in recorded.ended.values(), "everybody was told everything: there was no race"
+
+
+async def _one(
+    here: World, person: str, drawn: random.Random, gateways: int, says_no: Callable[[str], Awaitable[None]]
+) -> None:
     """Two messages for a person, one for now and one for a moment later, and their no somewhere between."""
     later = {"not_before": (datetime.now(UTC) + WAITS).isoformat()}
     requests = [Request(f"{person}-now", person, "leave"), Request(f"{person}-later", person, "leave", more=later)]
     assert await here.post(requests, to=drawn.randrange(gateways)) == [202, 202]
     await asyncio.sleep(drawn.uniform(EARLY, LATE))
-    await here.opt_out(person, to=drawn.randrange(gateways))
+    await says_no(person)

@@ -23,6 +23,7 @@ import psutil
 from tests.faults import records
 from tests.faults.checker import Promise, Sent, Verdict, examine
 from tests.servers import Child, free_port, spawn, wait_until
+from tests.vendors.twilio import ACCOUNT_SID, signature
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -359,6 +360,16 @@ class World:
             session.post(f"{self.gateways[to].outside}/u/{link}", data=form, allow_redirects=False) as response,
         ):
             assert response.status in (200, 303), await response.text()
+        self._stopped(person)
+
+    async def say_stop(self, person: str, path: str, *, to: int = 0) -> None:
+        """By a text from the person's phone, of which Twilio tells us there; the same promise."""
+        sender = Request("", person, "").body["to"]["phone"]
+        fields = [("MessageSid", f"SM-{person}"), ("AccountSid", ACCOUNT_SID), ("From", sender), ("Body", "Stop it!")]
+        headers = {"X-Twilio-Signature": signature(f"https://m.test{path}", fields)}
+        url = f"http://127.0.0.1:{self.gateways[to].public}{path}"
+        async with aiohttp.ClientSession() as session, session.post(url, data=fields, headers=headers) as response:
+            assert response.status == 200, await response.text()
         self._stopped(person)
 
     def _stopped(self, person: str) -> None:

@@ -1,7 +1,9 @@
-"""A vendor that no adapter was written for: one JSON request per message, an idempotency key, an id in the reply."""
+"""A vendor that no adapter was written for: JSON requests, an idempotency key, an id in the reply, signed events."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import uuid
 from typing import TYPE_CHECKING
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
     from tests.vendors.ledger import Ledger
 
 KEY = "http-vendor-key-for-tests"
+SIGNING_KEY = "http-vendor-signing-key-for-tests"
 FIELDS = {"to", "text", "title", "ref", "message", "channel", "callback", "ttl"}
+
+
+def signature(timestamp: str, body: bytes, key: str = SIGNING_KEY) -> str:
+    """``X-Vendor-Signature`` of what it reports."""
+    return "v1=" + hmac.new(key.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 class Http(WebVendor):

@@ -22,6 +22,11 @@ number   action
 …8002    (accepted)         callbacks: failed, 30003
 …8003    (accepted)         no callback ever
 …8004    (accepted)         callbacks: delivered, twice
+…8005    (accepted)         calls: a person picks up and presses 9
+…8006    (accepted)         calls: an answering machine picks up
+…8007    (accepted)         calls: a person picks up and presses 1
+…8008    (accepted)         calls: busy
+…8009    (accepted)         calls: nobody picks up
 ======== ================== ===================================================================
 
 For mail ``ACTION`` is ``silence``, ``reset``, ``lost-silence``, ``lost-reset`` (the last two before the final dot),

@@ -16,7 +16,7 @@ from yarl import URL
 
 from gateway.ids import new_id
 from gateway.message import MessageState, OptOut, Profile
-from gateway.store import Claimed, StoreUnavailable
+from gateway.store import Claimed
 from gateway.store.migrate import migrate
 from gateway.web import unsubscribe_url
 from tests.desk import PUBLIC_URL, Desk, at
@@ -366,14 +366,9 @@ async def test_it_is_in_the_language_of_the_browser_else_the_messages_else_the_p
     assert {"de": "Beispiel", "en": "Example"}.get(language, "</main>") in page
 
 
-async def test_the_page_is_shown_while_the_store_is_away_and_says_what_did_not_work(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(_: str) -> None:
-        raise StoreUnavailable("gone")
-
+async def test_the_page_is_shown_while_the_store_is_away_and_says_what_did_not_work(desk: Desk) -> None:
     person = Visitor(desk, await desk.attempt("r1", "news"))
-    monkeypatch.setattr(desk.store, "addressee", away)
+    await desk.store.close()
     assert 'value="kind">Unsubscribe from this kind' in await person.look()
     assert person.status == 200
     page = await person.press("no=all")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
-from gateway import killpoints, sweeper
+from gateway import killpoints, sampler, sweeper
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
@@ -27,6 +27,8 @@ from gateway.intake import Intake, utc_now
 from gateway.message import LISTENED, microseconds
 from gateway.metrics import Metrics
 from gateway.reload import InForce, Reload, Sweep
+from gateway.reports import Reports
+from gateway.sampler import Sampler
 from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
 from gateway.web import private_app, public_app, runner
@@ -61,7 +63,7 @@ _RELAY_IDLE = 0.5
 _JOB_TERM = timedelta(seconds=15)
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
-_JOBS = ("relay", "retention", "sweep", SUSPECTS, sweeper.JOB)
+_JOBS = ("relay", "retention", "sweep", SUSPECTS, sweeper.JOB, sampler.JOB)
 """What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
@@ -106,6 +108,13 @@ class App:
         self.in_force = InForce(config, self.store, self.worker_id, self.metrics, self.providers)
         self._headroom = Headroom(space or _space_of(config.store))
         self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice, headroom=self._headroom)
+        self._reports = Reports(
+            self.store,
+            lambda: self.judge,
+            self.metrics,
+            lambda: self.in_force.config.retention.contacts,
+            self._headroom,
+        )
         self._sweep = Sweep(self.store, self.in_force, self.worker_id, self.metrics, self._notice)
         self._reload = Reload(file, os.environ, self.in_force, self.metrics, self._sweep.ask) if file else None
         self._store_is = "starting"
@@ -142,6 +151,7 @@ class App:
             private_app(
                 store=self.store,
                 intake=self.intake,
+                reports=self._reports,
                 judge=lambda: self.judge,
                 config=config,
                 metrics=self.metrics,
@@ -182,6 +192,7 @@ class App:
                 config.broker.url,
                 self.intake.accept,
                 self.intake.accept_profiles,
+                self._reports.take,
                 self._publisher,
                 topology,
                 witness=self.intake,
@@ -292,6 +303,7 @@ class App:
         for loop in working.loops():
             self._run(loop)
         self._run(self._retain())
+        self._run(Sampler(self.store, lambda: self.judge, self.worker_id, self.metrics).run())
         if self._publisher and self.config.events.states:
             self._run(self._relay(self._publisher))
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from gateway.acts import BANDS, LEFT, MOST
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.health import State
-from gateway.intake import Accepted, Answer, Conflict
+from gateway.intake import Accepted, Answer, Conflict, Malformed
+from gateway.message import MessageState
+from gateway.reports import Recorded, Reused, Unmatched
 from gateway.store import Claimed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
+    from gateway import reports
     from gateway.acts import Noted
     from gateway.config import Policy
     from gateway.message import Message
     from gateway.outcome import Outcome
+    from gateway.pressure import Measured
     from gateway.store import Next
     from providers import Channel
 
@@ -58,6 +62,12 @@ class Metrics:
         self._deferred = Counter(
             "gateway_deferrals",
             "Decisions to wait, by the rule that asked for it.",
+            ["category", "rule"],
+            registry=registry,
+        )
+        self._regrets = Counter(
+            "gateway_regrets",
+            "Messages that expired and were never sent, by the first rule that held them back to the last.",
             ["category", "rule"],
             registry=registry,
         )
@@ -133,6 +143,12 @@ class Metrics:
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
         )
+        self._informed = Counter(
+            "gateway_reports",
+            "Events that services reported, by what they were answered; event is unread of what could not be read.",
+            ["event", "answer"],
+            registry=registry,
+        )
         self._acts = Counter(
             "gateway_acts",
             "What was done with messages, and by whom; channel is none where it belongs to no message.",
@@ -176,6 +192,24 @@ class Metrics:
             "How long ago the oldest message that is not settled expired; 0: none has.",
             registry=registry,
         )
+        self.oldest_deferred = Gauge(
+            "gateway_oldest_deferred_seconds",
+            "How long ago the oldest message was accepted that rules, or others in its line, hold back; 0: none is.",
+            registry=registry,
+        )
+        self._caps = Gauge(
+            "gateway_cap_persons_ratio",
+            "Of a sample of those who were contacted last, by how much of a cap they have used up.",
+            ["rule", "used"],
+            registry=registry,
+        )
+        self._pressure = Gauge(
+            "gateway_pressure_ratio",
+            "Of those who were contacted in the last seven days, by how many contacts they had, by the same sample.",
+            ["band"],
+            registry=registry,
+        )
+        self._persons = Gauge("gateway_sampled_persons", "How many were in the last sample.", registry=registry)
         self._look_ups = Counter(
             "gateway_look_ups", "Vendors asked what became of attempts.", ["provider", "answer"], registry=registry
         )
@@ -228,6 +262,21 @@ class Metrics:
         )
         self._received.labels(via, word).inc()
 
+    def informed(self, event: str, answer: reports.Answer) -> None:
+        """A report was answered; ``event`` is one of those of ``Report``, or ``UNREAD``."""
+        match answer:
+            case Recorded(repeated=repeated):
+                word = "repeated" if repeated else "recorded"
+            case Unmatched():
+                word = "unmatched"
+            case Reused():
+                word = "conflict"
+            case Malformed():
+                word = "malformed"
+            case _:
+                assert_never(answer)
+        self._informed.labels(event, word).inc()
+
     def turned_away(self, via: str, count: int) -> None:
         """Requests were not taken in, for want of room."""
         self._turned_away.labels(via).inc(count)
@@ -245,6 +294,8 @@ class Metrics:
                 self._deferred.labels(message.category, "line").inc()
             case Ended():
                 self._messages.labels(message.category, step.state, step.reason.partition(":")[0]).inc()
+                if step.state is MessageState.EXPIRED and step.why:
+                    self._regrets.labels(message.category, step.why[0].rule).inc()
             case _:
                 pass
 
@@ -258,6 +309,17 @@ class Metrics:
             self._errors.labels(step.provider, outcome.error.partition(":")[0]).inc()
         else:
             self._latency.labels(channel).observe((now - claimed.lease.message.accepted_at).total_seconds())
+
+    def sampled(self, found: Measured) -> None:
+        """What a sample came to; what an earlier one came to is not told any more."""
+        self._caps.clear()
+        self._pressure.clear()
+        self._persons.set(found.persons)
+        for rule, shares in found.caps.items():
+            for word, share in shares.items():
+                self._caps.labels(rule, word).set(share)
+        for name, share in found.bands.items():
+            self._pressure.labels(name).set(share)
 
     def fared(self, ways: Iterable[tuple[Channel, str, State, float]]) -> None:
         """How the providers of the routes fare: all of them, each with its points."""

@@ -154,7 +154,7 @@ class Key(Part):
 
     name: Source
     sha256: Annotated[Text, AfterValidator(_sha256)]
-    scopes: Some[Literal["send", "read", "admin", "priority"]]
+    scopes: Some[Literal["send", "read", "admin", "events", "priority"]]
 
 
 class Route(Part):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.decide import Judge
     from gateway.intake import Intake
     from gateway.metrics import Metrics
+    from gateway.reports import Reports
     from gateway.store import Store
     from providers import Provider
 
@@ -48,6 +49,7 @@ _HEADERS: Mapping[str, str] = {
 def private_app(
     store: Store,
     intake: Intake,
+    reports: Reports,
     judge: Callable[[], Judge],
     config: Config,
     metrics: Metrics,
@@ -63,7 +65,7 @@ def private_app(
         notice: called whenever something may have become due.
         limits: how much is taken at once.
     """
-    api = Api(store, intake, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits())
+    api = Api(store, intake, reports, judge, Keys(config.keys), metrics, readiness, notice, limits or Limits())
     return _app([*api.routes(), *health.routes(metrics, readiness)])
 
 

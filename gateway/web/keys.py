@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Key
 
-SCOPES = frozenset({"send", "read", "admin", "priority"})
+SCOPES = frozenset({"send", "read", "admin", "events", "priority"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
 """Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
+_PAIRS = 100
+"""Of category and rule, by which regrets are told apart; those of a larger configuration are told by rule alone."""
 
 _USED: Mapping[State, float] = {State.CLOSED: 1, State.HALF_OPEN: 0.5, State.OPEN: 0}
 
@@ -71,6 +73,7 @@ class Metrics:
             ["category", "rule"],
             registry=registry,
         )
+        self._pairs: set[tuple[str, str]] = set()
         self._shadows = Counter(
             "gateway_shadow_verdicts",
             "Messages that went although a rule in shadow objected, and decisions to wait that one agreed with.",
@@ -295,9 +298,14 @@ class Metrics:
             case Ended():
                 self._messages.labels(message.category, step.state, step.reason.partition(":")[0]).inc()
                 if step.state is MessageState.EXPIRED and step.why:
-                    self._regrets.labels(message.category, step.why[0].rule).inc()
+                    self._regretted(message.category, step.why[0].rule)
             case _:
                 pass
+
+    def _regretted(self, category: str, rule: str) -> None:
+        if len(self._pairs) < _PAIRS:
+            self._pairs.add((category, rule))
+        self._regrets.labels(category if (category, rule) in self._pairs else "other", rule).inc()
 
     def attempted(self, claimed: Claimed, outcome: Outcome, seconds: float, now: datetime) -> None:
         """An attempt came to its end."""

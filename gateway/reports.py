@@ -76,8 +76,8 @@ class Report(BaseModel):
 
     @field_validator("at")
     @classmethod
-    def _within_memory(cls, at: datetime | None, told: ValidationInfo) -> datetime | None:
-        limits: _Limits = told.context
+    def _within_memory(cls, at: datetime | None, told: ValidationInfo[_Limits]) -> datetime | None:
+        limits = told.context
         if at and too_far_ahead(at, limits.now):
             raise ValueError(
                 "lies more than five minutes ahead: set that clock right, or leave it out, which means now"

@@ -152,12 +152,16 @@ def _made(requests: Collection[tuple[str, str]]) -> Operation[dict[tuple[str, st
 
 
 def _last_attempts(messages: Mapping[str, Owed]) -> Operation[dict[str, Owed]]:
-    """Of messages, each by the attempt that reached the person, as far as is known: the last that may have."""
+    """Of messages, each by the attempt that reached the person, as far as is known: the last that may have.
+
+    One that is under way may have too: vendors take their time to answer, and people do not wait for them.
+    """
     found: dict[str, Owed] = {}
     for message, attempt, channel in (
         yield Fetch(
             "select message, id, channel from attempts where message = any($1)"
-            " and state in ('accepted', 'delivered', 'undelivered', 'unknown') order by number",
+            " and state in ('accepted', 'delivered', 'undelivered', 'unknown', 'intent')"
+            " order by case when state = 'intent' then 0 else 1 end, number",
             (list(messages),),
         )
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -34,13 +34,13 @@ A = TypeVar("A")
 
 @dataclass(frozen=True, slots=True)
 class Door(Generic[A]):
-    """Where the items of a body go."""
+    """Where the items of a body go; ``Malformed`` is one of the answers that there are."""
 
-    accept: Callable[[Sequence[Incoming]], Awaitable[Sequence[A | Malformed]]]
+    accept: Callable[[Sequence[Incoming]], Awaitable[Sequence[A]]]
     """Commits items, and answers each; nothing is committed where it raises."""
-    alone: Callable[[A | Malformed], web.Response]
+    alone: Callable[[A], web.Response]
     """What an item by itself is answered."""
-    among: Callable[[A | Malformed], dict[str, Any]]
+    among: Callable[[A], dict[str, Any]]
     """What stands in the answer to many, with its ``status``."""
     noun: str
     """What an item is called, such as ``request``."""
@@ -85,7 +85,7 @@ class Door(Generic[A]):
             raise Problem("malformed", "Nothing was accepted: mend what each result lists", results=results)
         return answer_json({"results": results}, 202)
 
-    async def _accepted(self, items: Iterable[Any], caller: Caller) -> list[A | Malformed]:
+    async def _accepted(self, items: Iterable[Any], caller: Caller) -> list[A]:
         """Commit; a source that is not the caller's is one fault more."""
         incoming, foreign = [], []
         for item in items:
@@ -96,15 +96,14 @@ class Door(Generic[A]):
                 except orjson.JSONDecodeError:
                     body = item  # whoever reads it says what is wrong with it
             claims_another = isinstance(body, dict) and body.get("source", caller.name) != caller.name
-            source = caller.name
-            if claims_another:
-                # None is no source, so it is refused, with whatever else is wrong.
-                body, source = {**body, "source": None}, None
+            source = None if claims_another else caller.name
+            if claims_another:  # None is no source, so it is refused, with whatever else is wrong
+                body = {**body, "source": None}
             incoming.append(Incoming(body, "http", source, "priority" in caller.scopes))
             foreign.append(claims_another)
         answers = await self.accept(incoming) if incoming else []
         return [
-            _of_another(answer, caller) if isinstance(answer, Malformed) and claims_another else answer
+            _of_another(answer, caller) if claims_another else answer
             for answer, claims_another in zip(answers, foreign, strict=True)
         ]
 
@@ -187,6 +186,10 @@ def nothing_accepted(answer: Malformed) -> Problem:
     return Problem("malformed", "Nothing was accepted: mend what errors lists", errors=errors(answer.faults))
 
 
-def _of_another(answer: Malformed, caller: Caller) -> Malformed:
+def _of_another(answer: A, caller: Caller) -> A:
+    """Of one that was refused for its source, among all else: what is wrong with that."""
+    if not isinstance(answer, Malformed):
+        return answer
     problem = f"must be left out, or be the name of the key, {caller.name}"
-    return Malformed(tuple(Fault(f.path, problem) if f.path == "source" else f for f in answer.faults), answer.id)
+    faults = (Fault(fault.path, problem) if fault.path == "source" else fault for fault in answer.faults)
+    return replace(answer, faults=tuple(faults))

@@ -110,6 +110,20 @@ async def test_an_act_of_a_message_is_of_the_attempt_that_reached_the_person(wor
     assert (noted.owed.attempt, noted.owed.channel) == (again.attempt.id, Channel.EMAIL)
 
 
+async def test_an_act_of_a_message_that_is_under_way_is_of_what_may_have_reached_the_person(world: World) -> None:
+    new = world.new()
+    claimed = await world.claimed(new)
+    (noted,) = await record(world, deed("a", message=new.message.id))
+    assert noted
+    assert (noted.owed.attempt, noted.owed.channel) == (claimed.attempt.id, Channel.SMS)
+    again = await world.settle(claimed, outcome(AttemptState.NOT_SENT))
+    assert isinstance(again, Claimed)
+    await world.store.receipt([receipt(claimed, ReceiptStatus.ACCEPTED)], world.judge)  # it was sent after all
+    (noted,) = await record(world, deed("b", message=new.message.id))
+    assert noted
+    assert noted.owed.attempt == claimed.attempt.id
+
+
 async def test_nothing_is_done_later_than_now(world: World) -> None:
     new = world.new()
     await world.sent(new)
@@ -148,7 +162,7 @@ async def test_an_act_is_found_again_by_its_key(world: World) -> None:
     new = world.new(request="r-1")
     await world.sent(new)
     await record(world, deed("a", Act.CONVERTED, message=new.message.id, stage="applied", done_at=NOON - HOUR))
-    await record(world, deed("b", person="ann"))
+    await record(world, deed("b", person="ann", done_at=NOON - HOUR))  # before anything could have led to it
     found = await world.store.known_acts(["a", "b", "c"])
     assert set(found) == {"a", "b"}
     record_, owed = found["a"].record, found["a"].owed

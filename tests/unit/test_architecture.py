@@ -45,6 +45,8 @@ OUTSIDE = {
     *("random", "secrets", "uuid"),
 }
 DECIDING = {
+    "gateway.abuse",
+    "gateway.acts",
     "gateway.decide",
     "gateway.forecast",
     "gateway.health",
@@ -62,6 +64,7 @@ PURE = {
     *(f"gateway.config.{module}" for module in ("draft", "lint", "lint_hours", "lint_limits", "week")),
     "gateway.explain",
     "gateway.pace",
+    "gateway.pressure",
     "gateway.sentences",
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
@@ -136,7 +139,7 @@ def test_what_is_pure_never_asks_what_time_it_is(module: str) -> None:
 
 
 def test_deciding_rests_on_the_vocabulary_the_policy_and_the_rules_alone() -> None:
-    pure = ("config", "message", "outcome", "retries", "routing", "unknown", "whereabouts")
+    pure = ("abuse", "config", "message", "outcome", "retries", "routing", "unknown", "whereabouts")
     allowed = {*(f"gateway.{module}" for module in pure), "providers", "ratelimit"}
     assert of(imported("gateway.decide", typing_too=False), *OURS) <= allowed
 
@@ -158,7 +161,7 @@ def test_the_store_knows_nothing_of_the_web_the_broker_or_the_worker(module: str
     if module.startswith("gateway.store"):
         above = of(imported(module, typing_too=False), "gateway") - of(imported(module), "gateway.store")
         above -= {"gateway", "gateway.killpoints"}  # which does nothing
-        assert above <= {"gateway.ids", "gateway.pace", *DECIDING} - {"gateway.forecast"}
+        assert above <= {"gateway.ids", "gateway.pace", "gateway.pressure", *DECIDING} - {"gateway.forecast"}
 
 
 @every

@@ -172,15 +172,15 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
         MessageState.PARKED: ["bug", "unknown_category"],
         MessageState.CANCELLED: ["cancelled"],
     }
-    waits = [*(f"rule-{n}" for n in range(rules)), "throttled", "busy", "retry", "repeat", "bug"]
     for about in [message(f"category-{n}") for n in range(categories)]:
         for state, reasons in why.items():
             for reason in reasons:
                 metrics.decided(about, Ended(state, reason))
         for rule in (f"rule-{n}" for n in range(rules)):
             metrics.decided(about, Ended(MessageState.EXPIRED, "expires_at", (replace(HELD, rule=rule),)))
-        for rule in waits:
             metrics.decided(about, Deferred(NOW, rule, (replace(IN_SHADOW, rule=rule),)))
+        for rule in ("throttled", "busy", "retry", "repeat", "look_up", "pace", "bug"):
+            metrics.decided(about, Deferred(NOW, rule))
         metrics.decided(about, Behind(new_id(), same_line=True))
         for (provider, channel), outcome in product(channel_of.items(), outcomes()):
             metrics.attempted(claimed(about, provider, channel), outcome, 0.1, NOW)
@@ -335,6 +335,18 @@ def test_a_regret_is_counted_once_by_the_first_rule_that_held_the_message_to_the
     metrics.decided(about, Ended(MessageState.EXPIRED, "expires_at"))
     metrics.decided(about, Ended(MessageState.REFUSED, Refusal.CAPPED, (HELD,)))
     assert of(metrics, "gateway_regrets_total") == {("news", "daily"): 1}
+
+
+def test_regrets_of_a_large_configuration_are_told_by_rule_alone() -> None:
+    metrics = Metrics("test")
+    for category, rule in product(range(50), range(20)):
+        held = (replace(HELD, rule=f"rule-{rule}"),)
+        for _ in range(2):
+            metrics.decided(message(f"category-{category}"), Ended(MessageState.EXPIRED, "expires_at", held))
+    counted = of(metrics, "gateway_regrets_total")
+    assert len(counted) == 100 + 20
+    assert {value for (category, _), value in counted.items() if category != "other"} == {2}
+    assert {value for (category, _), value in counted.items() if category == "other"} == {90}
 
 
 def test_what_is_sampled_replaces_what_was() -> None:

@@ -195,17 +195,17 @@ async def test_an_id_is_its_sources_own(door: Door) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"event": "clicked"},
-        {"event": "converted"},
+        {"request": "r-1", "event": "clicked"},
+        {"user": "ann", "event": "converted"},
         {"user": "bob"},
         {"request": "r-2"},
-        {"message": ...},
+        {"message": "another"},
     ],
 )
-async def test_an_id_that_was_used_for_something_else_is_told_to_be(door: Door, other: dict[str, Any]) -> None:
+async def test_an_id_that_was_used_for_something_else_is_told_to_be(door: Door, other: dict[str, str]) -> None:
     message, another = await door.message(), await door.message("bob", "r-2")
     assert isinstance(await door.one(body(message=message, user=...)), Recorded)
-    changed = {"message": another} if other.get("message") is ... else {"user": ...} | other
+    changed = {"user": ...} | other | ({"message": another} if "message" in other else {})
     assert await door.one(body(**changed)) == Reused("e-1")
     assert await door.acts(another) == []
     assert await door.parked() == [("amqp", None, "e-1", "conflict")]
@@ -239,8 +239,8 @@ async def test_all_faults_are_told_at_once_each_with_what_to_do(door: Door) -> N
     told = body(id="", event="open", usr="ann", user=..., message="17", at="tomorrow", stage="x" * 129)
     assert await door.faults(told) == {
         "id": "must not be empty",
-        "event": "must be one of opened, clicked, app_opened, converted; did you mean opened?",
-        "usr": "is not a known field; did you mean user?",
+        "event": "must be one of opened, clicked, app_opened, converted: did you mean opened?",
+        "usr": "is not a known field: did you mean user?",
         "message": "is not a message of ours: take what POST /v1/messages answered, or name your request instead",
         "at": "must be a date and time in RFC 3339 form, such as 2026-11-22T08:00:00Z",
         "stage": "must have at most 128 characters",
@@ -295,15 +295,15 @@ async def test_one_that_is_malformed_harms_no_other(door: Door) -> None:
 
 
 _anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=5,
 )
 
 
 @given(st.dictionaries(st.sampled_from([*body(), "message", "request", "stage", "at", "more"]), _anything))
-@settings(deadline=None, max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_whatever_is_sent_is_answered_without_repeating_it(door: Door, fields: dict[str, Any]) -> None:
+@settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_is_sent_is_answered(door: Door, fields: dict[str, Any]) -> None:
     answer = await door.one(orjson.dumps({"user": "nobody"} | fields), via="http", source="loans")
     assert isinstance(answer, Malformed | Unmatched)
 

@@ -31,7 +31,7 @@ _AHEAD: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """An act as it is reported. Names an attempt, or a message, or at least a person."""
+    """An act as it is reported. Names an attempt, a message or the request it was made of, or at least a person."""
 
     act: Act
     agent: Agent
@@ -41,6 +41,8 @@ class Deed:
     """What is told twice under one key is one act."""
     attempt: str | None = None
     message: str | None = None
+    request: tuple[str, str] | None = None
+    """Source and id."""
     person: str | None = None
     done_at: datetime | None = None
     """None: now."""
@@ -84,6 +86,16 @@ class Record:
     link: int | None
     why: str | None
     band: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An act that is found again by its key."""
+
+    record: Record
+    owed: Owed
+    request: tuple[str, str] | None
+    """Source and id of the request that its message was made of. None: it belongs to none, or to one forgotten."""
 
 
 def band(contacts: int) -> str:

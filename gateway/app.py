@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 from aiohttp import web
 
-from gateway import relay, sweeper
+from gateway import relay, sampler, sweeper
 from gateway.broker import Consumer, Publisher, Topology
 from gateway.headroom import Headroom, space_at
 from gateway.ids import new_id, oldest_id
@@ -29,6 +29,8 @@ from gateway.message import LISTENED, microseconds
 from gateway.metrics import Metrics
 from gateway.relay import FULL, Relay
 from gateway.reload import InForce, Reload, Sweep
+from gateway.reports import Reports
+from gateway.sampler import Sampler
 from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
 from gateway.web import private_app, public_app, runner
@@ -66,7 +68,7 @@ _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 1000
 _KEPT = timedelta(days=30)
 """How long an event is kept for a webhook that does not take it."""
-_JOBS = (relay.JOB, "retention", "sweep", SUSPECTS, sweeper.JOB, sender.JOB)
+_JOBS = (relay.JOB, "retention", "sweep", SUSPECTS, sweeper.JOB, sender.JOB, sampler.JOB)
 """What one worker does for all."""
 _GAUGES_EVERY = 15.0
 
@@ -111,6 +113,13 @@ class App:
         self.in_force = InForce(config, self.store, self.worker_id, self.metrics, self.providers)
         self._headroom = Headroom(space or _space_of(config.store))
         self.intake = Intake(self.store, lambda: self.judge, self.metrics, self._notice, headroom=self._headroom)
+        self._reports = Reports(
+            self.store,
+            lambda: self.judge,
+            self.metrics,
+            lambda: self.in_force.config.retention.contacts,
+            self._headroom,
+        )
         self._sweep = Sweep(self.store, self.in_force, self.worker_id, self.metrics, self._notice)
         self._reload = Reload(file, os.environ, self.in_force, self.metrics, self._sweep.ask) if file else None
         self._store_is = "starting"
@@ -148,6 +157,7 @@ class App:
             private_app(
                 store=self.store,
                 intake=self.intake,
+                reports=self._reports,
                 judge=lambda: self.judge,
                 config=config,
                 metrics=self.metrics,
@@ -190,6 +200,7 @@ class App:
                 config.broker.url,
                 self.intake.accept,
                 self.intake.accept_profiles,
+                self._reports.take,
                 self._publisher,
                 topology,
                 witness=self.intake,
@@ -312,6 +323,7 @@ class App:
         for loop in working.loops():
             self._run(loop)
         self._run(self._retain())
+        self._run(Sampler(self.store, lambda: self.judge, self.worker_id, self.metrics).run())
         if config.events.states:
             self._relay = relay
             self._run(relay.run())

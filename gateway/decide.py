@@ -5,10 +5,11 @@ Pure: every function takes ``now`` and all that it looks at. The worker, ``expla
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gateway.abuse import abused, abuses, fingerprint
 from gateway.message import (
     Address,
     AttemptState,
@@ -23,20 +24,19 @@ from gateway.message import (
 from gateway.outcome import BUG, Outcome, lost_a_channel
 from gateway.retries import RETRY_BUDGET, backoff
 from gateway.routing import Health, Wait, choose
-from gateway.unknown import NO_RECOURSES, Again, Left, key, only_way, resolution, sharing
+from gateway.unknown import NO_RECOURSES, Again, Left, key, only_way, resolution, sharing, unsure
 from gateway.whereabouts import Whereabouts, whereabouts
-from ratelimit import Subject, closes, earliest, enforced, explain, follow, zone
+from ratelimit import Subject, closes, earliest, enforced, explain, follow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime, timedelta
-    from zoneinfo import ZoneInfo
+    from datetime import datetime
 
     from gateway.config import Category, Policy, Route
     from gateway.message import Attempt
     from gateway.unknown import Recourse
     from providers import Act, Channel
-    from ratelimit import Contact, FrequencyCap, Rule, Ruling, Verdict
+    from ratelimit import Contact, Rule, Ruling, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def next_step(
     if category is None:
         return Ended(MessageState.PARKED, "unknown_category")
     if now >= message.expires_at:
-        return _ended(facts, MessageState.EXPIRED, "expires_at")
+        return _ended(facts, MessageState.EXPIRED, "expires_at", _held(facts, policy, category, routes, span))
     if again is not None and now < again.at:
         return _unresolved(facts, again)
     if isinstance(again, Left):
@@ -199,7 +199,7 @@ def next_step(
     if not usable:
         if facts.attempts and (lost_a_channel(facts.attempts) or refusal not in (Refusal.OPTED_OUT, Refusal.ABUSE)):
             return _ended(facts, MessageState.FAILED, _last_error(facts))
-        return _ended(facts, MessageState.REFUSED, refusal, _abuses(facts, policy, category, span))
+        return _ended(facts, MessageState.REFUSED, refusal, abuses(facts, policy, category, span))
     asked = _asked(facts, usable, policy, category, span)
     if isinstance(asked, Deferred | Ended):
         return asked
@@ -311,6 +311,23 @@ def _each(
     return asked, capped
 
 
+def _held(
+    facts: Facts, policy: Policy, category: Category, routes: Mapping[Channel, Route], span: timedelta
+) -> tuple[Ruling, ...]:
+    """What those rules say that held back what was never sent, at the last instant at which it might have gone.
+
+    Of several channels that came into question then, on the last: those before it were held back too.
+    """
+    last = facts.message.expires_at - timedelta.resolution
+    then = replace(facts, now=last, contacts=[contact for contact in facts.contacts if contact.begun <= last])
+    usable, _ = reachable(then, category, routes, span)
+    if not usable or unsure(facts.attempts):
+        return ()
+    asked, _ = _each(then, usable, policy, category, span, last)
+    rulings = explain(last, span, policy.rules(category), asked[-1].subject, then.contacts)
+    return tuple(ruling for ruling in rulings if ruling.enforced and not ruling.permits)
+
+
 def _capped(asked: _Asked, rules: Sequence[Rule], span: timedelta, at: datetime) -> bool:
     """Whether caps and gaps hold it back for longer than the clocks alone would."""
     clocks = [rule for rule in rules if not rule.looks_back]
@@ -389,7 +406,7 @@ def reachable(
                 refusal = Refusal.OPTED_OUT
             elif not _route(address, routes, only) or _spent(facts, address):
                 pass
-            elif category.abuse and _abused(facts, address, category.abuse, span):
+            elif category.abuse and abused(facts, address, category.abuse, span):
                 refusal = Refusal.ABUSE
             else:
                 usable.append(address)
@@ -399,37 +416,6 @@ def reachable(
     return usable, refusal
 
 
-def _abused(facts: Facts, address: Address, limit: FrequencyCap, span: timedelta) -> bool:
-    """Whether the address got as many of the category as any may."""
-    nobody, history = _on_address(facts, address, zone("UTC"))
-    return limit.first(facts.now, span, nobody, history) != facts.now
-
-
-def _abuses(facts: Facts, policy: Policy, category: Category, span: timedelta) -> tuple[Ruling, ...]:
-    """What the category's limit says of each address that has reached it."""
-    if category.abuse is None:
-        return ()
-    rulings = (
-        abuse(facts, address, category.abuse, policy, span)
-        for channel in facts.message.channels
-        for address in addresses(facts.message, facts.person, channel)
-    )
-    return tuple(ruling for ruling in rulings if not ruling.permits)
-
-
-def abuse(facts: Facts, address: Address, limit: FrequencyCap, policy: Policy, span: timedelta) -> Ruling:
-    """What the limit to what one address may get says, by the clock of the person."""
-    where, _ = subject_of(facts, address, policy)
-    nobody, history = _on_address(facts, address, where.zones[0])
-    return limit.explain(facts.now, span, nobody, history)
-
-
-def _on_address(facts: Facts, address: Address, clock: ZoneInfo) -> tuple[Subject, Sequence[Contact]]:
-    """As whose an address is asked about, and what it got: by one calendar, whomever it belongs to."""
-    history = facts.on_addresses.get(fingerprint(address.value), ())
-    return Subject(address.channel, facts.message.category, None, (clock,), zone("UTC")), history
-
-
 def _spent(facts: Facts, address: Address) -> bool:
     return bool(facts.attempts) and any(
         attempt.channel is address.channel
@@ -437,15 +423,6 @@ def _spent(facts: Facts, address: Address) -> bool:
         and attempt.address == fingerprint(address.value)
         for attempt in facts.attempts
     )
-
-
-def fingerprint(address: str) -> str:
-    """Tells addresses apart without being one.
-
-    However a mail address is capitalized, it is the same: hardly a host tells them apart, and whoever asks for codes in
-    another's name, or was said no to, must not get by with another spelling.
-    """
-    return hashlib.sha256((address.casefold() if "@" in address else address).encode()).hexdigest()[:32]
 
 
 def subject_of(facts: Facts, address: Address, policy: Policy) -> tuple[Whereabouts, Subject]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from gateway import sentences
-from gateway.decide import Attempting, Deferred, Ended, fingerprint
+from gateway.abuse import fingerprint
+from gateway.decide import Attempting, Deferred, Ended
 from gateway.forecast import explained
 from gateway.message import AttemptState, MessageState, addresses, rfc3339
 from gateway.rulings import not_before, why_json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from gateway.acts import Record
     from gateway.config import Policy
     from gateway.decide import Facts, Judge, Step
     from gateway.forecast import Eligibility, Explained
@@ -70,6 +72,7 @@ def described(view: MessageView) -> dict[str, Any]:
             for decision in view.decisions
         ],
         "attempts": [_attempt(attempt, numbers) for attempt in view.attempts],
+        "acts": [_act(act) for act in view.acts],
     }
 
 
@@ -228,6 +231,18 @@ def _attempt(attempt: Attempt, numbers: Mapping[str, int]) -> dict[str, Any]:
         "reference": attempt.reference,
         "error": attempt.error,
         "policy": attempt.policy,
+    }
+
+
+def _act(act: Record) -> dict[str, Any]:
+    more = {"stage": act.stage, "link": act.link, "why": act.why}
+    return {
+        "act": act.act,
+        "agent": act.agent,
+        "at": rfc3339(act.at),
+        "via": act.via,
+        "channel": act.channel,
+        **{field: value for field, value in more.items() if value is not None},
     }
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from gateway.decide import Facts, abuse, at_present, reachable, subject_of
+from gateway.abuse import abuse
+from gateway.decide import Facts, at_present, reachable, subject_of
 from gateway.message import Address, Refusal, addresses
 from ratelimit import Verdict, earliest, explain, follow
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from gateway.intake import Overloaded
+from gateway.store import StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -103,6 +105,19 @@ class Headroom:
         """
         if lack := self.lack:
             raise NoRoom(lack, _LATER if self._short else _SOON)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Something is accepted in the block: not without room for it, nor where the store then finds none.
+
+        Raises:
+            NoRoom: it must not be, or was not.
+        """
+        self.check()
+        try:
+            yield
+        except StoreFull as error:
+            raise self.full() from error
 
     def full(self) -> NoRoom:
         """The database has refused something for lack of room; what its sender is told."""

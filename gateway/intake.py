@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from gateway.config.faults import keys_at, nearest
 from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
-from gateway.store import NewMessage, ParkedInput, StoreFull
+from gateway.store import NewMessage, ParkedInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -154,15 +154,9 @@ class Intake:
     @contextmanager
     def _room(self, via: str, count: int) -> Iterator[None]:
         """Nothing is begun without room for it; and what the store finds no room for was not accepted."""
-        if self._headroom is None:
-            yield
-            return
         try:
-            self._headroom.check()
-            try:
+            with self._headroom.room() if self._headroom else nullcontext():
                 yield
-            except StoreFull as error:
-                raise self._headroom.full() from error
         except Overloaded:
             self._metrics.turned_away(via, count)
             raise
@@ -222,10 +216,10 @@ class Intake:
         good: list[tuple[str, Profile]] = []
         for body in bodies:
             try:
-                told = _Told.model_validate(_decoded(body))
+                told = _Told.model_validate(decoded(body))
                 good.append((told.user, Profile.model_validate(told.model_dump(exclude={"user"}, exclude_unset=True))))
                 answers.append(())
-            except _Unreadable as error:
+            except Unreadable as error:
                 answers.append((Fault("", str(error)),))
             except ValidationError as error:
                 answers.append(faults_of(error, _Told))
@@ -260,8 +254,8 @@ class Intake:
 
 def _read(item: Incoming, judge: Judge, now: datetime) -> NewMessage | Malformed:
     try:
-        fields = dict(_decoded(item.body))
-    except _Unreadable as error:
+        fields = dict(decoded(item.body))
+    except Unreadable as error:
         return Malformed((Fault("", str(error)),))
     if item.source is not None:
         fields["source"] = item.source
@@ -269,7 +263,7 @@ def _read(item: Incoming, judge: Judge, now: datetime) -> NewMessage | Malformed
         request = SendRequest.model_validate(fields)
     except ValidationError as error:
         return Malformed(
-            (*faults_of(error, SendRequest), *_uncategorised(fields.get("category"), judge)), _id_of(fields)
+            (*faults_of(error, SendRequest), *_uncategorised(fields.get("category"), judge)), id_of(fields)
         )
     if unknown := _uncategorised(request.category, judge):
         return Malformed(unknown, request.id)
@@ -333,8 +327,8 @@ def _channels(
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-def _id_of(fields: Mapping[str, Any]) -> str | None:
-    """The request's id, where it is one that a store can keep."""
+def id_of(fields: Mapping[str, Any]) -> str | None:
+    """The id of what was sent, where it is one that a store can keep."""
     try:
         return _NAME.validate_python(fields.get("id"))
     except ValidationError:
@@ -355,24 +349,29 @@ class _Told(Profile):
     user: Name
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """Not JSON that could be a request; the sentence says why."""
 
 
-def _decoded(body: bytes | Mapping[str, Any]) -> dict[str, Any]:
+def decoded(body: bytes | Mapping[str, Any]) -> dict[str, Any]:
+    """The object that came as JSON.
+
+    Raises:
+        Unreadable: it is none, or is too long or too deep.
+    """
     may_be_deep = True
     if isinstance(body, bytes):
         may_be_deep = body.count(b"{") + body.count(b"[") > _DEEPEST
         if len(body) > LARGEST:
-            raise _Unreadable(f"is too long: at most {LARGEST} bytes are taken")
+            raise Unreadable(f"is too long: at most {LARGEST} bytes are taken")
         try:
             body = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise _Unreadable(f"is not JSON: {error}") from None
+            raise Unreadable(f"is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise _Unreadable("must be a JSON object")
+        raise Unreadable("must be a JSON object")
     if may_be_deep and _depth(body) > _DEEPEST:
-        raise _Unreadable(f"is nested more than {_DEEPEST} deep")
+        raise Unreadable(f"is nested more than {_DEEPEST} deep")
     return body
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,18 +16,21 @@ from prometheus_client import (
 from gateway.acts import BANDS, LEFT, MOST
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.health import State
-from gateway.intake import Accepted, Answer, Conflict
+from gateway.intake import Accepted, Answer, Conflict, Malformed
 from gateway.message import MessageState
+from gateway.reports import Recorded, Reused, Unmatched
 from gateway.store import Claimed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
+    from gateway import reports
     from gateway.acts import Noted
     from gateway.config import Policy
     from gateway.message import Message
     from gateway.outcome import Outcome
+    from gateway.pressure import Measured
     from gateway.store import Next, WebhookView
     from providers import Channel, Wish
 
@@ -35,6 +38,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
 """Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
+_PAIRS = 100
+"""Of category and rule, by which regrets are told apart; those of a larger configuration are told by rule alone."""
 
 LOST = ("given_up", "full", "forgotten")
 """Why a webhook will not be called with an event any more: it did not take it for three days; too many waited for it
@@ -46,7 +51,7 @@ _USED: Mapping[State, float] = {State.CLOSED: 1, State.HALF_OPEN: 0.5, State.OPE
 class Metrics:
     """What Prometheus is told. One instance a process, with a registry of its own."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str) -> None:  # noqa: PLR0915 - one statement a metric
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each of ours, which nobody asks for
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -74,6 +79,13 @@ class Metrics:
             ["category", "rule"],
             registry=registry,
         )
+        self._regrets = Counter(
+            "gateway_regrets",
+            "Messages that expired and were never sent, by the first rule that held them back to the last.",
+            ["category", "rule"],
+            registry=registry,
+        )
+        self._pairs: set[tuple[str, str]] = set()
         self._shadows = Counter(
             "gateway_shadow_verdicts",
             "Messages that went although a rule in shadow objected, and decisions to wait that one agreed with.",
@@ -155,6 +167,12 @@ class Metrics:
             ["provider", "wish"],
             registry=registry,
         )
+        self._informed = Counter(
+            "gateway_reports",
+            "Events that services reported, by what they were answered; event is unread of what could not be read.",
+            ["event", "answer"],
+            registry=registry,
+        )
         self._acts = Counter(
             "gateway_acts",
             "What was done with messages, and by whom; channel is none where it belongs to no message.",
@@ -222,6 +240,24 @@ class Metrics:
             "How long ago the oldest message that is not settled expired; 0: none has.",
             registry=registry,
         )
+        self.oldest_deferred = Gauge(
+            "gateway_oldest_deferred_seconds",
+            "How long ago the oldest message was accepted that rules, or others in its line, hold back; 0: none is.",
+            registry=registry,
+        )
+        self._caps = Gauge(
+            "gateway_cap_persons_ratio",
+            "Of a sample of those who were contacted last, by how much of a cap they have used up.",
+            ["rule", "used"],
+            registry=registry,
+        )
+        self._pressure = Gauge(
+            "gateway_pressure_ratio",
+            "Of those who were contacted in the last seven days, by how many contacts they had, by the same sample.",
+            ["band"],
+            registry=registry,
+        )
+        self._persons = Gauge("gateway_sampled_persons", "How many were in the last sample.", registry=registry)
         self._look_ups = Counter(
             "gateway_look_ups", "Vendors asked what became of attempts.", ["provider", "answer"], registry=registry
         )
@@ -276,6 +312,21 @@ class Metrics:
         )
         self._received.labels(via, word).inc()
 
+    def informed(self, event: str, answer: reports.Answer) -> None:
+        """A report was answered; ``event`` is one of those of ``Report``, or ``UNREAD``."""
+        match answer:
+            case Recorded(repeated=repeated):
+                word = "repeated" if repeated else "recorded"
+            case Unmatched():
+                word = "unmatched"
+            case Reused():
+                word = "conflict"
+            case Malformed():
+                word = "malformed"
+            case _:
+                assert_never(answer)
+        self._informed.labels(event, word).inc()
+
     def turned_away(self, via: str, count: int) -> None:
         """Requests were not taken in, for want of room."""
         self._turned_away.labels(via).inc(count)
@@ -293,8 +344,15 @@ class Metrics:
                 self._deferred.labels(message.category, "line").inc()
             case Ended():
                 self._messages.labels(message.category, step.state, step.reason.partition(":")[0]).inc()
+                if step.state is MessageState.EXPIRED and step.why:
+                    self._regretted(message.category, step.why[0].rule)
             case _:
                 pass
+
+    def _regretted(self, category: str, rule: str) -> None:
+        if len(self._pairs) < _PAIRS:
+            self._pairs.add((category, rule))
+        self._regrets.labels(category if (category, rule) in self._pairs else "other", rule).inc()
 
     def attempted(self, claimed: Claimed, outcome: Outcome, seconds: float, now: datetime) -> None:
         """An attempt came to its end."""
@@ -306,6 +364,17 @@ class Metrics:
             self._errors.labels(step.provider, outcome.error.partition(":")[0]).inc()
         else:
             self._latency.labels(channel).observe((now - claimed.lease.message.accepted_at).total_seconds())
+
+    def sampled(self, found: Measured) -> None:
+        """What a sample came to; what an earlier one came to is not told any more."""
+        self._caps.clear()
+        self._pressure.clear()
+        self._persons.set(found.persons)
+        for rule, shares in found.caps.items():
+            for word, share in shares.items():
+                self._caps.labels(rule, word).set(share)
+        for name, share in found.bands.items():
+            self._pressure.labels(name).set(share)
 
     def fared(self, ways: Iterable[tuple[Channel, str, State, float]]) -> None:
         """How the providers of the routes fare: all of them, each with its points."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.message import UNSUBSCRIBABLE, AttemptState, MessageState, Refusal
 from gateway.outcome import BUG, POISON
 from gateway.whereabouts import ZoneSource
+from providers import Act, Agent
 from ratelimit import zone as zone_of
 
 if TYPE_CHECKING:
@@ -101,8 +102,22 @@ _SOURCES: Mapping[str, str] = {
     ZoneSource.POLICY: "the policy's last resort, for nothing better is known of the person",
 }
 
+_ACTS: Mapping[tuple[str, str], str] = {
+    (Act.OPENED, Agent.HUMAN): "It was opened at {at} by a person",
+    (Act.OPENED, Agent.MACHINE): "A mail program fetched it ahead at {at}, which does not count as opened",
+    (Act.CLICKED, Agent.HUMAN): "A person followed {link} in it at {at}",
+    (Act.CLICKED, Agent.MACHINE): "A machine followed {link} in it at {at}, which does not count as clicked",
+    (Act.ANSWERED, Agent.HUMAN): "A person answered the call at {at}",
+    (Act.ANSWERED, Agent.MACHINE): "A machine answered the call at {at}, which does not count as answered",
+    (Act.CONVERTED, Agent.HUMAN): "The person {converted} at {at}; this message is held to have led to it",
+    (Act.APP_OPENED, Agent.HUMAN): "The person opened the app at {at}; this message is held to have led to it",
+    (Act.OPTED_OUT, Agent.HUMAN): "The person said no to more of this at {at}",
+    (Act.UNINSTALLED, Agent.HUMAN): "The app was found to be uninstalled at {at}",
+}
+"""What was done with a message, and by whom; those that are missing are told in their own words."""
+
 _SHOWN = 5
-"""Holders of places, and turns in a message's history, that are told one by one."""
+"""Holders of places, turns in a message's history, and what was done with it, that are told one by one."""
 
 
 class _Clock:
@@ -165,6 +180,7 @@ def of_message(view: Mapping[str, Any]) -> list[str]:
         *_suspected(view),
         *(_present(view, now, clock) if now else ()),
         *_history(view, clock),
+        *_done(view["acts"], clock),
         *_whose_clock(view, clock),
     ]
 
@@ -381,8 +397,20 @@ def _history(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
         yield _decision(turn, view, clock)
         if turn["reason"] in ("shadow", "next_channel"):
             yield from (_ruling(rule, clock, "Rule", _SAID) for rule in turn["why"])
-        elif view["state"] == MessageState.EXPIRED and turn is past[-1]:
+        elif view["state"] == MessageState.EXPIRED and turn is past[-1] and not (deciding and deciding["why"]):
             yield from _objections(turn["why"], clock)
+
+
+def _done(acts: Sequence[Mapping[str, Any]], clock: _Clock) -> Iterator[str]:
+    """What was done with it once it was there."""
+    if len(acts) > _SHOWN:
+        yield f"Of the {len(acts)} things that were done with it these were the last."
+    for act in acts[-_SHOWN:]:
+        told = _ACTS.get((act["act"], act["agent"]), f"A {act['agent']} did this with it at {{at}}: {act['act']}")
+        converted = f"came as far as stage {act['stage']}" if "stage" in act else "did what it was for"
+        link = f"link {act['link']}" if "link" in act else "a link"
+        known = f" ({act['why']})" if "why" in act else ""
+        yield f"{told.format(at=clock(act['at']), converted=converted, link=link)}{known}."
 
 
 def _when(turn: Mapping[str, Any]) -> tuple[str, int]:

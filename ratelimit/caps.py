@@ -116,20 +116,13 @@ class FrequencyCap:
     def explain(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> Ruling:
         """How many places are held, by whom, and which one frees when."""
         free, zone = self.first(at, span, subject, history), subject.zones[0]
-        counted = sorted(
-            _counted(history, subject, self.scope, self.scope_labels, self.only), key=lambda contact: contact.begun
-        )
+        first_day, holders = self._held(at, span, subject, history)
         if isinstance(self.per, timedelta):
-            holders = [c for c in counted if c.ended > at - self.per and c.begun <= at + span]
             window, then = f"in {length(self.per)}", f"there is a place at {clock(free, zone)}" if free else ""
             for contact in holders:
                 if free and contact.ended + self.per == free:
                     then = f"the place of {clock(contact.ended, zone)} frees at {clock(free, zone)}"
         else:
-            # The fullest of the windows that the span touches; the earliest of equals.
-            pieces = _windows(subject.calendar, at, at + span + RESOLUTION, self.per, self.week_start)
-            held = {first_day: self._holders(counted, first_day, self.per) for _, _, first_day in pieces}
-            first_day, holders = max(sorted(held.items()), key=lambda window: len(window[1]))
             window = f"in the {self.per} of {first_day} ({subject.calendar.key})"
             then = f"the next {self.per} with a place starts at {clock(free, zone)}" if free else ""
         why = f"{len(holders)} of {self.limit} contacts {window}"
@@ -137,7 +130,26 @@ class FrequencyCap:
             why += f"; {kept(withheld)}"
         if free != at:
             why += f"; {then or f'no place within {HORIZON.days} days'}"
-        return Ruling(self.name, free == at, free, why, tuple(holders))
+        return Ruling(self.name, free == at, free, why, holders)
+
+    def held(self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]) -> int:
+        """How many of its places are taken, whatever is kept for whom."""
+        return len(self._held(at, span, subject, history)[1])
+
+    def _held(
+        self, at: datetime, span: timedelta, subject: Subject, history: Sequence[Contact]
+    ) -> tuple[date | None, tuple[Contact, ...]]:
+        """Who holds places, earliest first; on a calendar, in the window of which first day."""
+        counted = sorted(
+            _counted(history, subject, self.scope, self.scope_labels, self.only), key=lambda contact: contact.begun
+        )
+        if isinstance(self.per, timedelta):
+            return None, tuple(c for c in counted if c.ended > at - self.per and c.begun <= at + span)
+        # The fullest of the windows that the span touches; the earliest of equals.
+        pieces = _windows(subject.calendar, at, at + span + RESOLUTION, self.per, self.week_start)
+        held = {first_day: self._holders(counted, first_day, self.per) for _, _, first_day in pieces}
+        first_day, holders = max(sorted(held.items()), key=lambda window: len(window[1]))
+        return first_day, tuple(holders)
 
     def _withheld(self, subject: Subject) -> tuple[tuple[int, int], ...]:
         """What is kept for those that are more urgent."""

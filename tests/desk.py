@@ -20,12 +20,14 @@ from typer.testing import CliRunner
 from gateway import config
 from gateway.cli import main
 from gateway.decide import Health, Judge
+from gateway.headroom import Headroom
 from gateway.ids import new_id
 from gateway.intake import Intake
 from gateway.lines import line_of
 from gateway.message import Message, Priority, microseconds
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome, accepted
+from gateway.reports import Reports
 from gateway.store import Claimed, NewMessage, Settlement, Store, engine_of
 from gateway.web import private_app, public_app, runner
 from providers import Channel
@@ -71,6 +73,14 @@ class Desk:
         app = private_app(
             self.store,
             Intake(self.store, lambda: self.judge, self.metrics),
+            Reports(
+                self.store,
+                lambda: self.judge,
+                self.metrics,
+                lambda: self.config.retention.contacts,
+                Headroom(None),
+                lambda: self.now,
+            ),
             lambda: self.judge,
             self.config,
             self.metrics,
@@ -120,7 +130,7 @@ class Desk:
         channels = more.pop("channels", (Channel.SMS,))
         message = Message(
             id=new_id(),
-            source="loans",
+            source=more.pop("source", "loans"),
             request=name,
             person=user,
             category=category,

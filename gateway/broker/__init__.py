@@ -1,4 +1,4 @@
-"""All of RabbitMQ: requests and profiles come in here, events and what was parked go out.
+"""All of RabbitMQ: requests, profiles and reports come in here, events and what was parked go out.
 
 Nothing is acknowledged before it is committed, and nothing is published without a confirmation. What was neither
 acknowledged nor confirmed may come, or go, twice.

@@ -1,4 +1,4 @@
-"""Brings requests and profiles in, one lane per queue, and sees to it that the broker still knows us."""
+"""Brings requests, profiles and reports in, one lane per queue, and sees to it that the broker still knows us."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, assert_never
 
+from gateway import reports
 from gateway.broker.lane import Lane, Refused, Witness
 from gateway.broker.link import Link, Lost, within
 from gateway.broker.topology import Topology
@@ -21,6 +22,8 @@ Accept = Callable[[Sequence[Incoming]], Awaitable[Sequence[Answer]]]
 """Commits requests; one answer for each. Raises if it committed nothing."""
 AcceptProfiles = Callable[[Sequence[bytes]], Awaitable[Sequence[tuple[Fault, ...]]]]
 """Commits profiles; for each what is wrong with it, nothing if it was taken. Raises if it committed nothing."""
+AcceptReports = Callable[[Sequence[Incoming]], Awaitable[Sequence[reports.Answer]]]
+"""Commits what is reported; one answer for each. Raises if it committed nothing."""
 
 LOOK = 5.0
 """Seconds between two looks whether the broker still knows our consumers, and for which one look may take: one that
@@ -30,7 +33,7 @@ FRAMES = 300
 
 
 class Consumer:
-    """Brings requests and profiles in: one queue per priority, so that a one-time code never waits behind a campaign.
+    """Brings all in that services publish: a queue per priority, so that a one-time code never waits behind a campaign.
 
     Consume, commit, acknowledge, in this order. What is not accepted because the store is away or overloaded stays
     unacknowledged and is tried again; meanwhile ``prefetch`` bounds what we hold.
@@ -39,6 +42,7 @@ class Consumer:
         url: ``amqp://`` or ``amqps://``.
         accept: The one door.
         accept_profiles: The same for profiles: ``{"user": …, …}``.
+        accept_reports: The same for reports: ``{"event": …, …}``.
         publisher: Parks what was refused. Its connection is another one, and started by its owner.
         topology: The names.
         witness: Remembers what killed a process that handled it. None: nobody does.
@@ -56,6 +60,7 @@ class Consumer:
         url: str,
         accept: Accept,
         accept_profiles: AcceptProfiles,
+        accept_reports: AcceptReports,
         publisher: Publisher,
         topology: Topology | None = None,
         *,
@@ -73,6 +78,10 @@ class Consumer:
         async def profiles(bodies: Sequence[bytes]) -> Sequence[Refused | None]:
             return [Refused("malformed", faults) if faults else None for faults in await accept_profiles(bodies)]
 
+        async def events(bodies: Sequence[bytes]) -> Sequence[Refused | None]:
+            refusals = map(reports.refusal, await accept_reports([Incoming(body, "amqp") for body in bodies]))
+            return [Refused(*refusal) if refusal else None for refusal in refusals]
+
         self._topology = topology or Topology()
         self._prefetch = prefetch
         self._seconds = seconds
@@ -82,6 +91,7 @@ class Consumer:
             Lane(self._topology.queue(priority), requests, publisher, pause, witness) for priority in Priority
         ]
         self._lanes.append(Lane(self._topology.profiles, profiles, publisher, pause, witness))
+        self._lanes.append(Lane(self._topology.reports, events, publisher, pause, witness))
         self._link = Link(url, "decorum consumer", self._session, pause, seconds)
         self._work: list[asyncio.Task[None]] = []
         self._stopping = False

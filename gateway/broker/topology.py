@@ -39,13 +39,18 @@ class Topology:
 
     @property
     def requests(self) -> str:
-        """The direct exchange of requests, whose routing keys are priorities, and of profiles (key ``profiles``)."""
+        """The direct exchange of requests, whose routing keys are priorities, of ``profiles`` and of ``events``."""
         return f"{self.prefix}.requests"
 
     @property
     def profiles(self) -> str:
         """The queue of profiles."""
         return f"{self.prefix}.profiles"
+
+    @property
+    def reports(self) -> str:
+        """The queue of what services report."""
+        return f"{self.prefix}.reports"
 
     @property
     def parked(self) -> str:
@@ -57,7 +62,7 @@ class Topology:
         return f"{self.requests}.{priority.word}"
 
     async def ensure_intake(self, connection: AbstractConnection, seconds: float) -> None:
-        """Declare what requests and profiles come through, or look whether it is there."""
+        """Declare what requests, profiles and reports come through, or look whether it is there."""
         parked = {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT}
         ours = {
             "x-queue-type": "quorum",
@@ -67,7 +72,8 @@ class Topology:
             "x-dead-letter-strategy": "at-least-once",  # the default loses what it moves
             "x-overflow": "reject-publish",  # which that strategy asks for
         }
-        bindings = {self.queue(priority): priority.word for priority in Priority} | {self.profiles: "profiles"}
+        bindings = {self.queue(priority): priority.word for priority in Priority}
+        bindings |= {self.profiles: "profiles", self.reports: "events"}
         steps = [self._exchange(self.requests, "direct"), self._queue(self.parked, parked, None)]
         steps += [self._queue(name, ours, key) for name, key in bindings.items()]
         await self._ensure(connection, steps, seconds)

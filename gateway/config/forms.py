@@ -225,7 +225,7 @@ class Key(Part):
 
     name: Source
     sha256: Annotated[Text, AfterValidator(_sha256)]
-    scopes: Some[Literal["send", "read", "admin", "priority", "bounces"]]
+    scopes: Some[Literal["send", "read", "admin", "events", "priority", "bounces"]]
 
 
 class Route(Part):

@@ -132,7 +132,7 @@ class Key:
     sha256: str = field(repr=False)
     """Of the key itself, in lower-case hex."""
     scopes: frozenset[str]
-    """Of ``send``, ``read``, ``admin`` and ``priority`` (may raise a priority above its category's)."""
+    """Of ``send``, ``read``, ``admin``, ``events`` and ``priority`` (may raise a priority above its category's)."""
 
 
 @dataclass(frozen=True, slots=True)

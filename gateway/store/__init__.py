@@ -18,6 +18,7 @@ from gateway.store import (
     pace,
     reading,
     replies,
+    sample,
     stories,
     upkeep,
     ward,
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from gateway.acts import Deed, Noted
+    from gateway.acts import Deed, Noted, Remembered
     from gateway.config import Policy
     from gateway.decide import Ended, Facts, Judge
     from gateway.message import Attempt, Message, MessageState, OptOut, Profile
     from gateway.pace import Ask, Grant
+    from gateway.pressure import Contacted
     from gateway.store.engine import Engine, Operation, T
     from providers import Channel, Receipt
 
@@ -278,6 +280,10 @@ class Store:
         self._hear(noted)
         return person
 
+    async def known_acts(self, keys: Sequence[str]) -> dict[str, Remembered]:
+        """The acts that are remembered under keys."""
+        return await self._engine.read(lambda: acts.by_key(keys))
+
     async def opt_out(self, person: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None) -> bool:
         """Record a person's no, said to an attempt where that is known. False: nobody knows the person."""
         noted = await self._engine.write(lambda: upkeep.opt_out(person, optout, via, judge, attempt))
@@ -442,6 +448,21 @@ class Store:
     async def ages(self) -> Ages:
         """Of the oldest attempt in doubt, and of the oldest message that has expired and is not settled."""
         return await self._engine.read(closing.ages)
+
+    async def contacted(self, limit: int, within: timedelta) -> tuple[datetime, list[tuple[str, datetime]]]:
+        """What time it is, and the newest contacts that count and are not older than that: of whom, and when."""
+        return await self._engine.read(lambda: sample.contacted(limit, within))
+
+    async def ledgers(self, people: Sequence[str], since: datetime) -> list[Contacted]:
+        """Of persons, what is known of them and their contacts that count and ended since; of those who have any."""
+        return await self._engine.read(lambda: sample.ledgers(people, since))
+
+    async def deferred(self, after: str, limit: int) -> tuple[float | None, str]:
+        """For how long the oldest message has been held back, among so many that wait behind an id.
+
+        None: there is none among them; then also the id to look on behind, empty at the end.
+        """
+        return await self._engine.read(lambda: sample.deferred(after, limit))
 
     async def parked(self, limit: int) -> list[dict[str, object]]:
         """The newest parked input, with its faults."""

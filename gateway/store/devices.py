@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.abuse import fingerprint
 from gateway.acts import Deed, Owed
-from gateway.decide import fingerprint
 from gateway.store import rows
 from gateway.store.acts import note
 from gateway.store.engine import Fetch, Operation, Run

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from gateway.decide import Facts, fingerprint
+from gateway.abuse import fingerprint
+from gateway.decide import Facts
 from gateway.message import AttemptState, Person, addresses, microseconds
 from gateway.outcome import Outcome
 from gateway.store import rows
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 CRASHED = Outcome(AttemptState.UNKNOWN, error="crash")
 """Of an attempt whose worker died: the provider may have been called."""
-_SETTLEMENT_SLACK = timedelta(days=1)
+SETTLEMENT_SLACK = timedelta(days=1)
 """How much later than its intent a contact may end; contacts are read from that much before the longest window."""
 
 
@@ -152,7 +153,7 @@ def read(
         for row in (
             yield Fetch(
                 f"select {rows.CONTACT} from contacts where person = any($1) and begun_at > $2 and counts = 1",
-                (list(people), microseconds(now - window - _SETTLEMENT_SLACK)),
+                (list(people), microseconds(now - window - SETTLEMENT_SLACK)),
             )
         ):
             contacts[row[0]].append(rows.contact(row))
@@ -180,7 +181,7 @@ def read_addresses(
         for address in addresses(message, people[message.person], channel)
     }
     limits = [category.abuse for category in judge.policy.categories.values() if category.abuse]
-    since = now - max(limit.looks_back for limit in limits) - _SETTLEMENT_SLACK
+    since = now - max(limit.looks_back for limit in limits) - SETTLEMENT_SLACK
     for address, *row in (
         yield Fetch(
             f"select address, {rows.CONTACT} from contacts where address = any($1) and begun_at > $2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.decide import fingerprint
+from gateway.abuse import fingerprint
 from gateway.ids import new_id
 from gateway.message import OptOut
 from gateway.store.engine import Fetch, Operation, Run

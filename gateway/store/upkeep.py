@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import killpoints
+from gateway.abuse import fingerprint
 from gateway.acts import Deed, Owed
-from gateway.decide import Ended, fingerprint
+from gateway.decide import Ended
 from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant

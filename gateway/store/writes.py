@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import orjson
 
-from gateway.decide import Attempting, Behind, Deferred, Ended, fingerprint
+from gateway.abuse import fingerprint
+from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.lines import line_apart
 from gateway.message import LISTENED, Attempt, AttemptState, MessageState, microseconds, rfc3339

@@ -10,9 +10,9 @@ from gateway.web import health
 from gateway.web.api import DRAINING, Api
 from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
+from gateway.web.funnels import Funnels
 from gateway.web.keys import Keys
 from gateway.web.problems import told
-from gateway.web.reports import Reports
 from gateway.web.unsubscribe import NO_NAME, Unsubscribe, unsubscribe_url
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.intake import Intake
     from gateway.languages import Language
     from gateway.metrics import Metrics
+    from gateway.reports import Reports
     from gateway.store import Store
     from providers import Provider
 
@@ -50,6 +51,7 @@ _HEADERS: Mapping[str, str] = {
 def private_app(
     store: Store,
     intake: Intake,
+    reports: Reports,
     judge: Callable[[], Judge],
     config: Config,
     metrics: Metrics,
@@ -67,10 +69,11 @@ def private_app(
         limits: how much is taken at once.
         targets: those in force now. Default: those of ``config``.
     """
-    reports = Reports(store, judge, targets or (lambda: config.report.targets), config.providers)
+    funnels = Funnels(store, judge, targets or (lambda: config.report.targets), config.providers)
     api = Api(
         store,
         intake,
+        reports,
         judge,
         Keys(config.keys),
         metrics,
@@ -78,7 +81,7 @@ def private_app(
         notice,
         limits or Limits(),
         config.webhooks,
-        reports,
+        funnels,
     )
     return _app([*api.routes(), *health.routes(metrics, readiness)])
 

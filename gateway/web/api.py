@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from io import BytesIO
-from itertools import islice
 from typing import TYPE_CHECKING, Any, assert_never
 
-import orjson
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.explain import described, explanation
 from gateway.ids import ID
-from gateway.intake import Accepted, Conflict, Fault, Incoming, Malformed, Overloaded
+from gateway.intake import Accepted, Conflict, Fault, Malformed
 from gateway.message import MessageState, Name, Source
-from gateway.web.answers import JSON, answer_json, errors
-from gateway.web.bodies import BATCH, ITEM, Body, Limits, Room, decoded, too_large
+from gateway.web.answers import answer_json, errors
+from gateway.web.batches import Door, malformed, nothing_accepted
+from gateway.web.bodies import Body, Limits, Room
 from gateway.web.bounces import Bounces
+from gateway.web.events import Events
 from gateway.web.people import People
-from gateway.web.problems import Problem, turned_away, unavailable
+from gateway.web.problems import Problem, unavailable
 from gateway.web.webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from gateway.config import Webhook
     from gateway.decide import Judge
     from gateway.intake import Answer, Intake
     from gateway.metrics import Metrics
+    from gateway.reports import Reports
     from gateway.store import MessageView, Store
+    from gateway.web.funnels import Funnels
     from gateway.web.keys import Caller, Keys
-    from gateway.web.reports import Reports
 
 DRAINING = "draining"
 """What a part's readiness says when nothing new may be begun."""
 
-NDJSON = "application/x-ndjson"
-ITEMS = 10_000
-"""In one batch."""
-_SLICE = 200
-"""Requests that are validated and committed at once: other clients wait that long for their turn."""
 _PARKED = 1000
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -54,6 +49,7 @@ class Api:
         self,
         store: Store,
         intake: Intake,
+        reports: Reports,
         judge: Callable[[], Judge],
         keys: Keys,
         metrics: Metrics,
@@ -61,17 +57,18 @@ class Api:
         notice: Callable[[], None],
         limits: Limits,
         webhooks: Sequence[Webhook],
-        reports: Reports,
+        funnels: Funnels,
     ) -> None:
         """``notice`` is called whenever something may have become due."""
         self._store = store
         self._intake = intake
+        self._reports = reports
         self._judge = judge
         self._keys = keys
         self._metrics = metrics
         self._readiness = readiness
         self._notice = notice
-        self._reports = reports
+        self._funnels = funnels
         self._places = Room(limits.requests)
         self._memory = Room(limits.memory)
         self._body_seconds = limits.body_seconds
@@ -87,6 +84,7 @@ class Api:
             web.get("/v1/messages/{message}", self._for("read", self._message)),
             web.get("/v1/messages/{message}/explain", self._for("read", self._explain)),
             web.delete("/v1/messages/{message}", self._for("send", self._cancel)),
+            web.post("/v1/events", self._for("events", Events(self._reports, self._body).post)),
             web.put("/v1/users/{user}", self._for("admin", people.put)),
             web.get("/v1/users/{user}", self._for("read", people.get)),
             web.get("/v1/users/{user}/eligibility", self._for("read", people.eligibility)),
@@ -94,8 +92,8 @@ class Api:
             web.delete("/v1/optouts", self._for("admin", people.opt_in)),
             web.post("/v1/bounces", self._for("bounces", bounces.take)),
             web.get("/v1/parked", self._for("read", self._parked)),
-            web.get("/v1/report", self._for("read", self._reports.told)),
-            web.get("/report", self._for("read", self._reports.shown)),
+            web.get("/v1/report", self._for("read", self._funnels.told)),
+            web.get("/report", self._for("read", self._funnels.shown)),
             web.get("/v1/webhooks", self._for("read", self._webhooks.all)),
             web.post("/v1/webhooks/{webhook}/enable", self._for("admin", self._webhooks.enable)),
         ]
@@ -111,77 +109,7 @@ class Api:
     # -------------------------------------------------------------------------------------------------------- messages
 
     async def _send(self, request: web.Request, caller: Caller) -> web.Response:
-        if request.content_type not in (JSON, NDJSON):
-            detail = f"Send {JSON} (one object, or a list of them) or {NDJSON} (one object a line)"
-            raise Problem("wrong_content", detail, headers={"Accept-Post": f"{JSON}, {NDJSON}"})
-        with self._body(request) as body:
-            if request.content_type == NDJSON:
-                return await self._many(_lines(await body.read(BATCH)), caller)
-            found = _read(await _one_or_list(body))
-            if isinstance(found, list):
-                return await self._many(_listed(found, len(body.bytes)), caller)
-            return await self._one(found, caller)
-
-    async def _one(self, fields: Any, caller: Caller) -> web.Response:
-        (answer,) = await self._accept([fields], caller)
-        match answer:
-            case Accepted():
-                at = {"Location": f"/v1/messages/{answer.message}"}
-                return answer_json(
-                    {"message": answer.message, "id": answer.id, "state": _state(answer)}, _status(answer), at
-                )
-            case Conflict():
-                detail = "This id was used before, with another body: choose another id, or send the same body"
-                raise Problem("conflict", detail, id=answer.id, message=answer.message)
-            case Malformed():
-                detail = "Nothing was accepted: mend what errors lists"
-                raise Problem("malformed", detail, errors=errors(answer.faults))
-            case _:
-                assert_never(answer)
-
-    async def _many(self, items: Iterator[bytes | object | None], caller: Caller) -> web.Response:
-        """``None`` stands for an item that is too large."""
-        results: list[dict[str, Any]] = []
-        while some := list(islice(items, _SLICE)):
-            try:
-                answers = iter(await self._accept([item for item in some if item is not None], caller))
-            except Overloaded as error:
-                if not results:
-                    raise
-                return _cut_short(results, len(some) + sum(1 for _ in items), turned_away(error))
-            for item in some:
-                result = _TOO_LARGE if item is None else _result(next(answers))
-                results.append({"index": len(results), **result})
-        if not results:
-            fault = Fault("", "is empty: send at least one request")
-            raise Problem("malformed", "The batch is empty", errors=errors([fault]))
-        if all(result["status"] not in (200, 202) for result in results):
-            raise Problem("malformed", "Nothing was accepted: mend what each result lists", results=results)
-        return answer_json({"results": results}, 202)
-
-    async def _accept(self, items: Iterable[Any], caller: Caller) -> list[Answer]:
-        """Commit; a source that is not the caller's is one fault more."""
-        may_raise = "priority" in caller.scopes
-        incoming, foreign = [], []
-        for item in items:
-            body = item
-            if isinstance(body, bytes):
-                try:
-                    body = orjson.loads(body)
-                except orjson.JSONDecodeError:
-                    body = item  # intake says what is wrong with it
-            claims_another = isinstance(body, dict) and body.get("source", caller.name) != caller.name
-            if claims_another:
-                # None is no source, so it is refused, with whatever else is wrong.
-                incoming.append(Incoming({**body, "source": None}, "http", None, may_raise))
-            else:
-                incoming.append(Incoming(body, "http", caller.name, may_raise))
-            foreign.append(claims_another)
-        answers = await self._intake.accept(incoming) if incoming else []
-        return [
-            _of_another(answer, caller) if isinstance(answer, Malformed) and claims_another else answer
-            for answer, claims_another in zip(answers, foreign, strict=True)
-        ]
+        return await Door(self._intake.accept, _alone, _among, "request").answer(request, caller, self._body)
 
     async def _find(self, request: web.Request, caller: Caller) -> web.Response:
         given = request.query.get("id")
@@ -240,81 +168,23 @@ class Api:
             yield body
 
 
-async def _one_or_list(body: Body) -> bytearray:
-    """A body that may be as long as a batch only if it is a list."""
-    if not await body.fits(ITEM):
-        if not body.bytes.lstrip().startswith(b"["):
-            raise too_large(ITEM, _as_lines(body.bytes))
-        if not await body.fits(BATCH):
-            raise too_large(BATCH)
-    return body.bytes
+def _alone(answer: Answer) -> web.Response:
+    match answer:
+        case Accepted():
+            at = {"Location": f"/v1/messages/{answer.message}"}
+            return answer_json(
+                {"message": answer.message, "id": answer.id, "state": _state(answer)}, _status(answer), at
+            )
+        case Conflict():
+            detail = "This id was used before, with another body: choose another id, or send the same body"
+            raise Problem("conflict", detail, id=answer.id, message=answer.message)
+        case Malformed():
+            raise nothing_accepted(answer)
+        case _:
+            assert_never(answer)
 
 
-def _read(body: bytearray) -> Any:
-    try:
-        return decoded(body)
-    except Problem as problem:
-        problem.detail += _as_lines(body)
-        raise
-
-
-def _as_lines(body: bytearray) -> str:
-    """What to say of a body whose first line is a request by itself."""
-    first, more, _ = body.partition(b"\n")
-    if not more:
-        return ""
-    try:
-        orjson.loads(first)
-    except orjson.JSONDecodeError:
-        return ""
-    return f". It looks like one request a line: send that as Content-Type {NDJSON}"
-
-
-def _lines(body: bytes) -> Iterator[bytes | None]:
-    """One item a line; None for one that is too long. Empty lines are none."""
-    if body.count(b"\n") > 2 * ITEMS:  # before any is looked at: a body of nothing but line breaks has millions
-        raise _too_many()
-    lines = (line for line in BytesIO(body) if not line.isspace())
-    if sum(1 for _ in lines) > ITEMS:
-        raise _too_many()
-    return (line.strip() if len(line) <= ITEM else None for line in BytesIO(body) if not line.isspace())
-
-
-def _listed(items: list[Any], size: int) -> Iterator[object | None]:
-    """The items of a list; None for one that is too long, which none of a short list can be."""
-    if len(items) > ITEMS:
-        raise _too_many()
-    return (None if size > ITEM and _length(item) > ITEM else _not_none(item) for item in items)
-
-
-def _length(item: object) -> int:
-    try:
-        return len(orjson.dumps(item))
-    except orjson.JSONEncodeError:
-        return 0  # nested too deeply, which intake says
-
-
-def _not_none(item: object) -> object:
-    """An item that is ``null`` is as malformed as any other that is no object."""
-    return False if item is None else item
-
-
-def _too_many() -> Problem:
-    return Problem("too_large", f"At most {ITEMS} requests are taken at once. Nothing was accepted")
-
-
-def _cut_short(results: list[dict[str, Any]], rest: int, problem: Problem) -> web.Response:
-    """Those that were answered, and of the rest that they were not accepted."""
-    fault = {"status": 503, "errors": errors([Fault("", problem.detail)])}
-    results += [{"index": len(results) + number, **fault} for number in range(rest)]
-    return answer_json({"results": results}, 202, problem.headers)
-
-
-_TOO_LARGE = {"status": 413, "errors": [{"path": "", "problem": f"is too large: at most {ITEM} bytes are taken"}]}
-
-
-def _result(answer: Answer) -> dict[str, Any]:
-    """As it stands in the answer to many."""
+def _among(answer: Answer) -> dict[str, Any]:
     match answer:
         case Accepted():
             return {
@@ -327,8 +197,7 @@ def _result(answer: Answer) -> dict[str, Any]:
             fault = Fault("id", "was used before, with another body")
             return {"status": 409, "message": answer.message, "id": answer.id, "errors": errors([fault])}
         case Malformed():
-            named = {"id": answer.id} if answer.id is not None else {}
-            return {"status": 422, **named, "errors": errors(answer.faults)}
+            return malformed(answer)
         case _:
             assert_never(answer)
 
@@ -339,11 +208,6 @@ def _status(answer: Accepted) -> int:
 
 def _state(answer: Accepted) -> str:
     return answer.state if answer.repeated else "accepted"
-
-
-def _of_another(answer: Malformed, caller: Caller) -> Malformed:
-    problem = f"must be left out, or be the name of the key, {caller.name}"
-    return Malformed(tuple(Fault(f.path, problem) if f.path == "source" else f for f in answer.faults), answer.id)
 
 
 def _is(adapter: TypeAdapter[str], value: str) -> bool:

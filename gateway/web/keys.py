@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Key
 
-SCOPES = frozenset({"send", "read", "admin", "priority", "bounces"})
+SCOPES = frozenset({"send", "read", "admin", "events", "priority", "bounces"})
 
 
 @dataclass(frozen=True, slots=True)

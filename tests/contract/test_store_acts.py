@@ -110,12 +110,67 @@ async def test_an_act_of_a_message_is_of_the_attempt_that_reached_the_person(wor
     assert (noted.owed.attempt, noted.owed.channel) == (again.attempt.id, Channel.EMAIL)
 
 
+async def test_an_act_of_a_message_that_is_under_way_is_of_what_may_have_reached_the_person(world: World) -> None:
+    new = world.new()
+    claimed = await world.claimed(new)
+    (noted,) = await record(world, deed("a", message=new.message.id))
+    assert noted
+    assert (noted.owed.attempt, noted.owed.channel) == (claimed.attempt.id, Channel.SMS)
+    again = await world.settle(claimed, outcome(AttemptState.NOT_SENT))
+    assert isinstance(again, Claimed)
+    await world.store.receipt([receipt(claimed, ReceiptStatus.ACCEPTED)], world.judge)  # it was sent after all
+    (noted,) = await record(world, deed("b", message=new.message.id))
+    assert noted
+    assert noted.owed.attempt == claimed.attempt.id
+
+
 async def test_nothing_is_done_later_than_now(world: World) -> None:
     new = world.new()
     await world.sent(new)
     await record(world, deed("a", message=new.message.id, done_at=NOON + HOUR))
     await record(world, deed("b", message=new.message.id, done_at=NOON - HOUR))
     assert [act.at for act in (await world.view(new)).acts] == [NOON - HOUR, NOON]
+
+
+async def test_a_request_names_the_message_that_was_made_of_it(world: World) -> None:
+    new, other = world.new(request="r-1"), world.new("bob", request="r-1", source="crm")
+    await world.sent(new)
+    await world.sent(other)
+    one = deed("a", request=("tests", "r-1"))
+    (noted, *strangers) = await record(
+        world,
+        one,
+        deed("b", request=("tests", "r-2")),
+        deed("c", request=("crm", "r-2")),
+        deed("d", request=("crm", "r-1"), person="ann"),
+    )
+    assert noted
+    assert (noted.owed.message, noted.owed.person, noted.owed.channel) == (new.message.id, "ann", Channel.SMS)
+    assert strangers == [None] * 3
+
+
+async def test_of_what_is_told_twice_at_once_the_first_counts(world: World) -> None:
+    new, other = world.new(), world.new("bob")
+    await world.sent(new)
+    await world.sent(other)
+    first = await record(world, deed("k", message=new.message.id), deed("k", message=other.message.id))
+    assert [noted and noted.owed.message for noted in first] == [new.message.id, None]
+    assert await acts(world, other) == []
+
+
+async def test_an_act_is_found_again_by_its_key(world: World) -> None:
+    new = world.new(request="r-1")
+    await world.sent(new)
+    await record(world, deed("a", Act.CONVERTED, message=new.message.id, stage="applied", done_at=NOON - HOUR))
+    await record(world, deed("b", person="ann", done_at=NOON - HOUR))  # before anything could have led to it
+    found = await world.store.known_acts(["a", "b", "c"])
+    assert set(found) == {"a", "b"}
+    record_, owed = found["a"].record, found["a"].owed
+    assert (record_.act, record_.stage, record_.at) == (Act.CONVERTED, "applied", NOON - HOUR)
+    assert (owed.person, owed.message, owed.category) == ("ann", new.message.id, "campaign")
+    assert owed.attempt == (await world.view(new)).attempts[0].id
+    assert found["a"].request == ("tests", "r-1")
+    assert (found["b"].owed.message, found["b"].request) == (None, None)
 
 
 # ---------------------------------------------------------------------------------------------------------- conversions
@@ -137,6 +192,18 @@ async def test_a_conversion_that_names_no_message_is_owed_to_the_last_contact_wi
     assert (noted.owed.message, noted.owed.category, noted.owed.channel) == (last.message.id, "campaign", Channel.SMS)
     ((_, event),) = await told(world)
     assert (event["reached"], event["message"]) == ("applied", last.message.id)
+
+
+async def test_a_conversion_that_is_told_late_is_owed_to_what_was_before_it(world: World) -> None:
+    world.changed("campaign", conversion_window=2 * HOUR)
+    new = world.new()
+    await world.sent(new)
+    world.pass_time(days=30)
+    done_at = NOON + timedelta(minutes=119)
+    told_late = deed("a", Act.CONVERTED, person="ann", done_at=done_at)
+    too_late = deed("b", Act.CONVERTED, person="ann", done_at=NOON + 2 * HOUR)
+    noted = await record(world, told_late, too_late)
+    assert [one and one.owed.message for one in noted] == [new.message.id, None]
 
 
 async def test_a_conversion_that_nothing_led_to_is_the_persons_own(world: World) -> None:

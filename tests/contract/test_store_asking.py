@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from gateway.decide import fingerprint
+from gateway.abuse import fingerprint
 from gateway.explain import explanation
 from gateway.message import MessageState, OptOut, Profile
 from gateway.store import Claimed

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 KEY = "e2e-key-of-the-shop"
 EXCHANGE, EVENTS, PARKED = "decorum.requests", "decorum.events", "decorum.parked"
-QUEUES = (*(f"{EXCHANGE}.{priority}" for priority in campaigns.PRIORITY.values()), "decorum.profiles")
+QUEUES = (
+    *(f"{EXCHANGE}.{priority}" for priority in campaigns.PRIORITY.values()),
+    "decorum.profiles",
+    "decorum.reports",
+)
 PUBLIC_URL = "https://m.example.test"
 LONGEST_LINE = 32_000
 """amqp-publish reads lines into 32 KiB."""
@@ -375,7 +379,11 @@ def _config(here: World, private: int, public: int, zone: str, settings: Mapping
         **({"broker": here.broker} if here.broker else {}),
         "http": {"private": f"127.0.0.1:{private}", "public": f"127.0.0.1:{public}", "public_url": PUBLIC_URL},
         "keys": [
-            {"name": "shop", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "scopes": ["send", "read", "admin"]}
+            {
+                "name": "shop",
+                "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
+                "scopes": ["send", "read", "admin", "events"],
+            }
         ],
         "providers": {name: {"timeout": 5, **kind, **settings} for name, kind in kinds.items()},
         "routes": {"email": ["mail"], "sms": ["text"], "push": ["fcm", "pushco"], "robocall": ["voice"]},

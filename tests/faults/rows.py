@@ -48,7 +48,7 @@ ROWS = {
         Row("F8", "PostgreSQL frozen", 1, 5),
         Row("F11", "SQLite: kill -9 in a commit, disk full, locked", 1, 100),
         Row("F12", "a vendor that misbehaves in 16 ways", 50, 500),
-        Row("F13", "receipts twice, reversed, early, forged, replayed", 500, 10_000),
+        Row("F13", "receipts and events twice, reversed, early, forged", 500, 10_000),
         Row("F14", "SIGTERM under load", 3, 50),
         Row("F15", "a worker frozen past its lease wakes up", 4, 50),
         Row("F16", "clocks that step, change and leap", 10_000, 100_000),

@@ -1,4 +1,4 @@
-"""Receipts twice, backwards, too early, for nobody, forged, replayed: the state is what telling them in order gives."""
+"""Receipts and events twice, backwards, early, for nobody, forged, replayed: the state is what their order gives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import json
 import random
 import sqlite3
 import sys
+from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -43,6 +45,13 @@ STORIES = (
 STATES = {"sent": "accepted", "delivered": "delivered", "undelivered": "undelivered", "failed": "undelivered"}
 """Of the last of a story → the attempt's."""
 
+ACTS = (("opened", None), ("clicked", None), ("app_opened", None), ("converted", "applied"), ("converted", "granted"))
+"""What services report of what has arrived, each with its stage."""
+TIMES = 5
+"""That each receipt and each event is told."""
+BATCH = 100
+"""Events in one request."""
+
 Report = tuple[str, list[tuple[str, str]], str]
 """Path, fields and signature."""
 
@@ -70,6 +79,21 @@ async def tell(here: World, reports: Iterable[Report]) -> list[int]:
     return answers
 
 
+async def inform(here: World, events: list[dict[str, Any]]) -> list[tuple[int, str | None]]:
+    """All events, some at a time; of each its status and what it was said to be."""
+    waiting, answers = [events[at : at + BATCH] for at in range(0, len(events), BATCH)], []
+
+    async def service(session: aiohttp.ClientSession) -> None:
+        while waiting:
+            async with session.post(f"{here.gateways[0].url}/v1/events", json=waiting.pop()) as response:
+                results = (await response.json())["results"]
+                answers.extend((result["status"], result.get("state")) for result in results)
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(service(session) for _ in range(4)))
+    return answers
+
+
 @pytest.mark.row("F13")
 async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, count: int, tally: Tally) -> None:
     drawn = random.Random(13)
@@ -91,7 +115,9 @@ async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, cou
             early, later = here.requests(count // EACH // 2, "capped"), here.requests(count // EACH // 2, "capped")
             stories = itertools.cycle(STORIES)
             told: dict[str, tuple[tuple[str, str | None], ...]] = {}
-            answers = []
+            answers: list[int] = []
+            informed: list[tuple[int, str | None]] = []
+            acted: list[Acted] = []
             for requests, at_once in ((early, True), (later, False)):
                 assert set(await here.post(requests)) == {202}
                 await wait_until(lambda: len(_taken(ledger)) == len(here.acknowledged), 60, "the vendor has them")
@@ -100,17 +126,33 @@ async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, cou
                     await _age(here, drawn)
                 new = [line for line in _taken(ledger) if line["attempt"] not in told]
                 told |= {line["attempt"]: next(stories) for line in new}
-                answers += await tell(here, _scrambled(new, told, drawn))
+                reached = await _reached(here, new, told)
+                if at_once:
+                    assert await _open(here) > 0, "nothing was told early"
+                some, others = await asyncio.gather(
+                    tell(here, _scrambled(new, told, drawn)), inform(here, _scrambled_acts(reached, drawn))
+                )
+                answers += some
+                informed += others
+                acted += reached
             await _settled(here)
             assert set(answers) == {204}
+            assert Counter(informed) == {
+                (202, "recorded"): len(acted) * len(ACTS),
+                (200, "recorded"): len(acted) * len(ACTS) * (TIMES - 1),
+            }
             await _same(here, told)
+            await _same_acts(here, acted)
 
             forged = _forged(_taken(ledger), drawn, count // 5)
             assert set(await tell(here, forged)) == {403}
             nobodys = [report(f"0{n:025}", "SM1", "delivered", None) for n in range(count // 10)]
             assert set(await tell(here, nobodys)) <= {204, 404}
+            strangers = [{"id": f"s-{n}", "event": "opened", "request": f"nobody's-{n}"} for n in range(count // 10)]
+            assert set(await inform(here, strangers)) == {(202, "unmatched")}
             await _same(here, told)
-            tally.fault(len(answers) + len(forged) + len(nobodys))
+            await _same_acts(here, acted)
+            tally.fault(len(answers) + len(informed) + len(forged) + len(nobodys) + len(strangers))
             tally.messages = len(told)
 
 
@@ -123,9 +165,61 @@ def _scrambled(lines: list[dict[str, Any]], told: dict[str, Any], drawn: random.
     reports = []
     for line in lines:
         story = [report(line["attempt"], line["reference"], *news) for news in told[line["attempt"]]]
-        times = [*story[::-1] * 5]
+        times = [*story[::-1] * TIMES]
         reports += drawn.sample(times, len(times))
     return drawn.sample(reports, len(reports))
+
+
+class Acted(NamedTuple):
+    """A message that has arrived, so that something can be done with it."""
+
+    request: str
+    person: str
+    message: str
+    attempt: str
+
+
+async def _reached(here: World, lines: list[dict[str, Any]], told: dict[str, Any]) -> list[Acted]:
+    """Those of them whose story does not end in failure."""
+    (rows,) = await records.fetch(
+        here.store, "select m.request, m.person, m.id, a.id from attempts a join messages m on m.id = a.message"
+    )
+    well = {line["attempt"] for line in lines if STATES[told[line["attempt"]][-1][0]] != "undelivered"}
+    return [Acted(*row) for row in rows if row[3] in well]
+
+
+def _scrambled_acts(reached: list[Acted], drawn: random.Random) -> list[dict[str, Any]]:
+    """What is done with each, backwards and five times over, mixed with the others'; a tenth of it a month ago."""
+    month_ago = (datetime.now(UTC) - timedelta(days=30)).isoformat()
+    events = []
+    for number, one in enumerate(reached):
+        story = [
+            {
+                "id": f"{one.request}-{place}",
+                "event": event,
+                **({"user": one.person} if event == "app_opened" else {"request": one.request}),
+                **({"stage": stage} if stage else {}),
+                **({"at": month_ago} if number % 10 == 0 and event != "app_opened" else {}),
+            }
+            for place, (event, stage) in enumerate(ACTS)
+        ]
+        events += story[::-1] * TIMES
+    return drawn.sample(events, len(events))
+
+
+async def _same_acts(here: World, acted: list[Acted]) -> None:
+    """Each was remembered once, of the attempt that reached the person."""
+    (rows,) = await records.fetch(
+        here.store, "select act, stage, person, message, attempt, channel, agent from acts order by act, stage, person"
+    )
+    expected = [(act, stage, *one[1:], "sms", "human") for one in acted for act, stage in ACTS]
+    assert sorted(map(tuple, rows), key=repr) == sorted(expected, key=repr)
+
+
+async def _open(here: World) -> int:
+    """Attempts whose outcome we do not know yet."""
+    ((found,),) = await records.fetch(here.store, "select count(*) from attempts where state = 'intent'")
+    return int(found[0])
 
 
 def _forged(lines: list[dict[str, Any]], drawn: random.Random, number: int) -> list[Report]:
@@ -145,8 +239,7 @@ def _forged(lines: list[dict[str, Any]], drawn: random.Random, number: int) -> l
 
 async def _settled(here: World) -> None:
     async def nothing_open() -> bool:
-        ((found,),) = await records.fetch(here.store, "select count(*) from attempts where state = 'intent'")
-        return not found[0]
+        return not await _open(here)
 
     await wait_until(nothing_open, 30, "all attempts have an outcome")
 

@@ -16,11 +16,14 @@ import structlog
 from gateway.broker import BrokerUnavailable, Consumer, Outgoing, Publisher, Topology
 from gateway.intake import Accepted, Answer, Conflict, Fault, Incoming, Malformed, Overloaded
 from gateway.message import MessageState, Priority
+from gateway.reports import Reused, Unmatched
 from gateway.webhooks.topics import matches
 from tests.servers import RabbitMQ, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from gateway import reports
 
 QUICK: dict[str, Any] = {"pause": (0.05, 0.1), "seconds": 2.0}
 NORMAL = "decorum.requests.normal"
@@ -59,6 +62,13 @@ class Door:
         self.taken += [body.decode() for body in bodies]
         return [(Fault("user", "is missing"),) if b"user" not in body else () for body in bodies]
 
+    async def accept_reports(self, batch: Sequence[Incoming]) -> Sequence[reports.Answer]:
+        assert all(incoming.via == "amqp" and incoming.source is None for incoming in batch)
+        bodies = [bytes(incoming.body).decode() for incoming in batch]
+        self.taken += bodies
+        answers = {"malformed": Malformed((Fault("event", "is required"),)), "conflict": Reused("17")}
+        return [answers.get(body, Unmatched(body)) for body in bodies]
+
     def shut(self, *bodies: str) -> None:
         self.shut_for = set(bodies)
         self.open.clear()
@@ -77,9 +87,8 @@ async def running(
     url: str, door: Door, topology: Topology | None = None, **options: Any
 ) -> AsyncIterator[tuple[Consumer, Publisher]]:
     publisher = Publisher(url, topology, **QUICK)
-    consumer = Consumer(
-        url, door.accept, door.accept_profiles, publisher, topology, **{"watch": 0.3, **QUICK, **options}
-    )
+    doors = (door.accept, door.accept_profiles, door.accept_reports)
+    consumer = Consumer(url, *doors, publisher, topology, **{"watch": 0.3, **QUICK, **options})
     await publisher.start()
     await consumer.start()
     try:
@@ -147,14 +156,17 @@ async def test_what_another_client_publishes_is_accepted_and_acknowledged(amqp_u
     assert (consumer.ready, consumer.status) == (False, "stopped")
 
 
-async def test_each_priority_has_a_queue_and_so_have_profiles(amqp_url: str) -> None:
+async def test_each_priority_has_a_queue_and_so_have_profiles_and_events(amqp_url: str) -> None:
     door = Door()
     async with running(amqp_url, door) as (consumer, _):
         await ready(consumer)
         for priority in Priority:
             await send(amqp_url, priority.word, key=priority.word)
         await send(amqp_url, '{"user": "u"}', key="profiles")
-        await wait_until(lambda: sorted(door.taken) == sorted([*(p.word for p in Priority), '{"user": "u"}']))
+        await send(amqp_url, "an event", key="events")
+        expected = sorted([*(p.word for p in Priority), '{"user": "u"}', "an event"])
+        await wait_until(lambda: sorted(door.taken) == expected)
+    assert await left(amqp_url, "decorum.reports") == 0
 
 
 async def test_a_stuck_bulk_batch_does_not_hold_up_a_critical_request(amqp_url: str) -> None:
@@ -176,7 +188,14 @@ async def test_what_is_refused_is_parked_with_every_fault(amqp_url: str) -> None
         await ready(consumer, publisher)
         await send(amqp_url, "malformed", "good", "conflict")
         await send(amqp_url, "{}", key="profiles")
-        messages = {message.body: message for message in await parked(amqp_url, 3)}
+        await send(amqp_url, "malformed", "conflict", "nobody's", key="events")
+        both = await parked(amqp_url, 5)
+        events = [message for message in both if message.headers["x-decorum-queue"] == "decorum.reports"]
+        messages = {message.body: message for message in both if message not in events}
+    assert [(message.body, message.headers["x-decorum-reason"]) for message in events] == [
+        (b"malformed", "malformed"),
+        (b"conflict", "conflict"),
+    ]
     headers = messages[b"malformed"].headers
     assert headers["x-decorum-reason"] == "malformed"
     assert headers["x-decorum-queue"] == NORMAL
@@ -193,7 +212,7 @@ async def test_what_is_refused_is_parked_with_every_fault(amqp_url: str) -> None
 async def test_what_cannot_be_parked_is_not_acknowledged(amqp_url: str) -> None:
     door = Door()
     nowhere = Publisher(f"amqp://127.0.0.1:{free_port()}/", **QUICK)
-    consumer = Consumer(amqp_url, door.accept, door.accept_profiles, nowhere, **QUICK)
+    consumer = Consumer(amqp_url, door.accept, door.accept_profiles, door.accept_reports, nowhere, **QUICK)
     await consumer.start()
     await ready(consumer)
     await send(amqp_url, "malformed")

@@ -31,6 +31,7 @@ from gateway.intake import Fault, Intake
 from gateway.message import MessageState
 from gateway.metrics import Metrics
 from gateway.outcome import accepted
+from gateway.reports import Reports
 from gateway.sentences import of_message
 from gateway.store import Claimed, ParkedInput, Settlement, Store, engine_of
 from gateway.store.migrate import migrate
@@ -124,6 +125,7 @@ class Gateway:
             private_app(
                 self.store,
                 Intake(self.store, lambda: self.judge, self.metrics, lambda _: self._notice(), headroom=self.headroom),
+                Reports(self.store, self._judge, self.metrics, lambda: self.config.retention.contacts, self.headroom),
                 self._judge,
                 self.config,
                 self.metrics,
@@ -840,6 +842,7 @@ async def test_keys_and_their_scopes(start: Any) -> None:
             key_of("crm", "admin"),
             key_of("otp", "send", "priority"),
             key_of("mta", "bounces"),
+            key_of("app", "events"),
         )
     )
     post = gateway.private.post
@@ -879,6 +882,10 @@ async def test_keys_and_their_scopes(start: Any) -> None:
         mail = bearer(name) | {"Content-Type": "message/rfc822"}
         async with post("/v1/bounces", data=b"Subject: hello", headers=mail) as response:
             assert response.status == (200 if name == "mta" else 403), name
+    for name in ("orders", "support", "crm", "app"):
+        event = {"id": "e1", "event": "app_opened", "user": "u1"}
+        async with post("/v1/events", json=event, headers=bearer(name)) as response:
+            assert response.status == (202 if name == "app" else 403), name
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
         async with gateway.private.get(path) as response:
             assert response.status == 200

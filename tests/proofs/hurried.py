@@ -15,7 +15,7 @@ from ratelimit import zone
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABOUT = ("ratelimit", "decide", "outcome", "whereabouts", "forecast", "routing", "pace.", "unknown")
+ABOUT = ("acts", "ratelimit", "decide", "outcome", "whereabouts", "forecast", "routing", "pace.", "pressure", "unknown")
 
 settings.register_profile("hurried", phases=[Phase.explicit, Phase.generate], database=None, deadline=None)
 settings.load_profile("hurried")

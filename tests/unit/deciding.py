@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
+from gateway.abuse import fingerprint
 from gateway.config import parse
-from gateway.decide import Attempting, Deferred, Facts, Health, fingerprint, next_step
+from gateway.decide import Attempting, Deferred, Facts, Health, next_step
 from gateway.message import (
     Attempt,
     AttemptState,

@@ -47,6 +47,7 @@ OUTSIDE = {
     *("random", "secrets", "uuid"),
 }
 DECIDING = {
+    "gateway.abuse",
     "gateway.acts",
     "gateway.decide",
     "gateway.forecast",
@@ -66,6 +67,7 @@ PURE = {
     "gateway.explain",
     "gateway.languages",
     "gateway.pace",
+    "gateway.pressure",
     "gateway.sentences",
     "providers._bounces",
     *(f"gateway.webhooks.{module}" for module in ("addresses", "standard", "topics")),
@@ -142,7 +144,7 @@ def test_what_is_pure_never_asks_what_time_it_is(module: str) -> None:
 
 
 def test_deciding_rests_on_the_vocabulary_the_policy_and_the_rules_alone() -> None:
-    pure = ("config", "message", "outcome", "retries", "routing", "unknown", "whereabouts")
+    pure = ("abuse", "config", "message", "outcome", "retries", "routing", "unknown", "whereabouts")
     allowed = {*(f"gateway.{module}" for module in pure), "providers", "ratelimit"}
     assert of(imported("gateway.decide", typing_too=False), *OURS) <= allowed
 
@@ -164,7 +166,7 @@ def test_the_store_knows_nothing_of_the_web_the_broker_or_the_worker(module: str
     if module.startswith("gateway.store"):
         above = of(imported(module, typing_too=False), "gateway") - of(imported(module), "gateway.store")
         above -= {"gateway", "gateway.killpoints"}  # which does nothing
-        assert above <= {"gateway.ids", "gateway.pace", *DECIDING} - {"gateway.forecast"}
+        assert above <= {"gateway.ids", "gateway.pace", "gateway.pressure", *DECIDING} - {"gateway.forecast"}
 
 
 @every

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from gateway import decide
-from gateway.decide import Attempting, Deferred, Ended, Facts, fingerprint
+from gateway.abuse import fingerprint
+from gateway.decide import Attempting, Deferred, Ended, Facts
 from gateway.lines import line_of
 from gateway.message import AttemptState, MessageState, OnUnknown, OptOut, Priority, PushAddress, Refusal, WhenCapped
 from providers import Channel

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from gateway.decide import Attempting, Deferred, Ended, Facts, Health, fingerprint
+from gateway.abuse import fingerprint
+from gateway.decide import Attempting, Deferred, Ended, Facts, Health
 from gateway.forecast import eligibility, explained
 from gateway.message import OptOut, Person, Profile, PushAddress, Refusal, WhenCapped
 from gateway.whereabouts import ZoneSource

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 from hypothesis import given, settings
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.acts import LEFT, Deed, Noted, Owed, band
 from gateway.config import parse
 from gateway.decide import Attempting, Behind, Deferred, Ended, Judge
 from gateway.ids import new_id
@@ -22,9 +23,11 @@ from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
 from gateway.message import Address, Attempt, AttemptState, Message, MessageState, Priority, Refusal
 from gateway.metrics import LOST, Metrics
 from gateway.outcome import Outcome, accepted, bug, failed
+from gateway.pressure import PRESSED, USED, Measured
+from gateway.reports import UNREAD, Recorded, Report, Reused, Unmatched
 from gateway.store import Claimed, Lease, Lost, WebhookView
 from gateway.webhooks import standard as webhooks
-from providers import Channel, ProviderError, ReceiptStatus
+from providers import Act, Agent, Channel, ProviderError, ReceiptStatus
 from ratelimit import Ruling
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def claimed(about: Message, provider: str = "one", channel: Channel = Channel.SM
     return Claimed(Lease(about, 1), attempt, Attempting(to, provider, NOW + SECOND, "UTC", NOW + SECOND), frozenset())
 
 
+HELD = Ruling("daily", permits=False, next=NOW + SECOND, why="2 of 2")
 IN_SHADOW = Ruling("tighter", permits=False, next=NOW + SECOND, why="1 of 1", enforced=False)
 
 
@@ -169,13 +173,15 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
         MessageState.PARKED: ["bug", "unknown_category"],
         MessageState.CANCELLED: ["cancelled"],
     }
-    waits = [*(f"rule-{n}" for n in range(rules)), "throttled", "busy", "retry", "repeat", "bug"]
     for about in [message(f"category-{n}") for n in range(categories)]:
         for state, reasons in why.items():
             for reason in reasons:
                 metrics.decided(about, Ended(state, reason))
-        for rule in waits:
+        for rule in (f"rule-{n}" for n in range(rules)):
+            metrics.decided(about, Ended(MessageState.EXPIRED, "expires_at", (replace(HELD, rule=rule),)))
             metrics.decided(about, Deferred(NOW, rule, (replace(IN_SHADOW, rule=rule),)))
+        for rule in ("throttled", "busy", "retry", "repeat", "look_up", "pace", "bug"):
+            metrics.decided(about, Deferred(NOW, rule))
         metrics.decided(about, Behind(new_id(), same_line=True))
         for (provider, channel), outcome in product(channel_of.items(), outcomes()):
             metrics.attempted(claimed(about, provider, channel), outcome, 0.1, NOW)
@@ -188,6 +194,20 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
         metrics.received(via, Accepted("", "", MessageState.WAITING, repeated=True))
         metrics.received(via, Conflict("", ""))
         metrics.received(via, Malformed(()))
+    answers = (
+        *(Recorded("", None, repeated=repeated) for repeated in (False, True)),
+        Unmatched(""),
+        Reused(""),
+        Malformed(()),
+    )
+    for event, answer in product(get_args(Report.model_fields["event"].annotation), answers):
+        metrics.informed(event, answer)
+    metrics.informed(UNREAD, Malformed(()))
+    for act, agent, channel in product(Act, Agent, [*Channel, None]):
+        deed = Deed(act, agent, "service", "")
+        metrics.noted([Noted(deed, Owed("", channel=channel), band(9) if act in LEFT else None)])
+    full = dict.fromkeys(USED, 0.25)
+    metrics.sampled(Measured(1, {f"rule-{n}": full for n in range(rules)}, dict.fromkeys(PRESSED, 0.5)))
     for via in ("one_click", "profile", "callback", "api", "stop"):
         metrics.optouts.labels(via).inc()
     for part in ("store", "broker", "worker", "gateway"):
@@ -323,3 +343,32 @@ def test_what_a_rule_in_shadow_would_have_held_back_is_counted_whether_it_went_o
     metrics.decided(about, Deferred(NOW, "daily", (enforced, IN_SHADOW, permitting)))
     metrics.decided(about, Deferred(NOW, "daily", (enforced, permitting)))
     assert of(metrics, "gateway_shadow_verdicts_total") == {("news", "tighter"): 2}
+
+
+def test_a_regret_is_counted_once_by_the_first_rule_that_held_the_message_to_the_last() -> None:
+    metrics, about = Metrics("test"), message()
+    metrics.decided(about, Ended(MessageState.EXPIRED, "expires_at", (HELD, replace(HELD, rule="night"))))
+    metrics.decided(about, Ended(MessageState.EXPIRED, "expires_at"))
+    metrics.decided(about, Ended(MessageState.REFUSED, Refusal.CAPPED, (HELD,)))
+    assert of(metrics, "gateway_regrets_total") == {("news", "daily"): 1}
+
+
+def test_regrets_of_a_large_configuration_are_told_by_rule_alone() -> None:
+    metrics = Metrics("test")
+    for category, rule in product(range(50), range(20)):
+        held = (replace(HELD, rule=f"rule-{rule}"),)
+        for _ in range(2):
+            metrics.decided(message(f"category-{category}"), Ended(MessageState.EXPIRED, "expires_at", held))
+    counted = of(metrics, "gateway_regrets_total")
+    assert len(counted) == 100 + 20
+    assert {value for (category, _), value in counted.items() if category != "other"} == {2}
+    assert {value for (category, _), value in counted.items() if category == "other"} == {90}
+
+
+def test_what_is_sampled_replaces_what_was() -> None:
+    metrics = Metrics("test")
+    metrics.sampled(Measured(3, {"daily": {"none": 0.5, "full": 0.5}, "gone": {"none": 1}}, {"1-2": 1}))
+    metrics.sampled(Measured(2, {"daily": {"none": 0.25, "full": 0.75}}, {"3-5": 1}))
+    assert of(metrics, "gateway_cap_persons_ratio") == {("daily", "none"): 0.25, ("daily", "full"): 0.75}
+    assert of(metrics, "gateway_pressure_ratio") == {("3-5",): 1}
+    assert of(metrics, "gateway_sampled_persons") == {(): 2}

@@ -78,7 +78,7 @@ class _Asked(BaseModel):
         return Question(since.astimezone(UTC), until.astimezone(UTC), self.by, self.category)
 
 
-class Reports:
+class Funnels:
     """The part of the API that tells what came of many messages."""
 
     def __init__(

@@ -20,8 +20,8 @@ from gateway.acts import Deed
 from gateway.ids import SOURCE
 from gateway.message import microseconds
 from gateway.store.migrate import migrate
+from gateway.web.funnels import Funnels
 from gateway.web.problems import told
-from gateway.web.reports import Reports
 from providers import Act, Agent
 from tests.desk import Desk, at
 
@@ -206,9 +206,9 @@ async def status(session: aiohttp.ClientSession) -> tuple[int, str]:
 
 
 @pytest.fixture
-async def slow(desk: Desk) -> AsyncIterator[tuple[Slow, aiohttp.ClientSession, Reports]]:
+async def slow(desk: Desk) -> AsyncIterator[tuple[Slow, aiohttp.ClientSession, Funnels]]:
     store = Slow()
-    reports = Reports(store, lambda: desk.judge, tuple, {}, patience=30)  # type: ignore[arg-type]
+    reports = Funnels(store, lambda: desk.judge, tuple, {}, patience=30)  # type: ignore[arg-type]
 
     async def handler(request: web.Request) -> web.Response:
         return await reports.told(request, None)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ async def slow(desk: Desk) -> AsyncIterator[tuple[Slow, aiohttp.ClientSession, R
     await served.cleanup()
 
 
-async def test_one_report_is_counted_at_a_time(slow: tuple[Slow, aiohttp.ClientSession, Reports]) -> None:
+async def test_one_report_is_counted_at_a_time(slow: tuple[Slow, aiohttp.ClientSession, Funnels]) -> None:
     store, session, _ = slow
     first = asyncio.create_task(status(session))
     await store.asked.wait()
@@ -233,7 +233,7 @@ async def test_one_report_is_counted_at_a_time(slow: tuple[Slow, aiohttp.ClientS
     assert await status(session) == (200, "")
 
 
-async def test_one_that_takes_too_long_ends_with_what_to_do(slow: tuple[Slow, aiohttp.ClientSession, Reports]) -> None:
+async def test_one_that_takes_too_long_ends_with_what_to_do(slow: tuple[Slow, aiohttp.ClientSession, Funnels]) -> None:
     store, session, reports = slow
     reports.patience = 0.05
     assert await status(session) == (504, "urn:decorum:problem:too_long")

@@ -15,12 +15,14 @@ from aiohttp import ClientSession, web
 
 from gateway import config
 from gateway.acts import Deed
+from gateway.headroom import Headroom
 from gateway.ids import SOURCE, new_id
 from gateway.intake import Intake
 from gateway.lines import line_of
 from gateway.message import AttemptState, Message, OptOut, microseconds, rfc3339
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome, accepted
+from gateway.reports import Reports
 from gateway.store import Claimed, NewMessage, Settlement
 from gateway.store.engine import Fetch
 from gateway.web import private_app, runner
@@ -289,6 +291,13 @@ async def asked(campaign: Campaign, *queries: dict[str, str]) -> list[Any]:
     app = private_app(
         world.store,
         Intake(world.store, lambda: world.judge, Metrics("test")),
+        Reports(
+            world.store,
+            lambda: world.judge,
+            Metrics("test"),
+            lambda: campaign.config.retention.contacts,
+            Headroom(None),
+        ),
         lambda: world.judge,
         campaign.config,
         Metrics("test"),

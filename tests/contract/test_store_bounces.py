@@ -11,7 +11,7 @@ from gateway.ids import new_id
 from gateway.message import AttemptState, MessageState, OptOut, Profile
 from gateway.outcome import Outcome
 from gateway.store import Claimed
-from providers import Channel, ReceiptStatus
+from providers import Act, Channel, ReceiptStatus
 from tests.contract.world import ACCEPTED, World, receipt
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ async def test_a_complaint_is_a_no_of_the_address_to_mail_and_of_the_person_to_t
         assert await world.store.complain(claimed.attempt.id, world.judge) == "ann"
     person = (await world.person()).person
     assert person.optouts == (OptOut(category="campaign"),)
+    view = await world.store.view(claimed.lease.message.id)
+    assert view is not None
+    assert [(act.act, act.channel) for act in view.acts] == [(Act.OPTED_OUT, Channel.EMAIL)]
     by_mail, by_text = world.new(channels=MAIL), world.new(channels=SMS)
     other_by_mail, other_by_text = (world.new(category="newsletter", channels=channels) for channels in (MAIL, SMS))
     await world.accept(by_mail, by_text, other_by_mail, other_by_text)

@@ -354,12 +354,13 @@ class World:
         self._stopped(person)
 
     async def unsubscribe(self, person: str, link: str, form: Mapping[str, str], *, to: int = 0) -> None:
-        """The same by a link in what they got, with a form as a mail program or the page sends it."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{self.gateways[to].outside}/u/{link}", data=form, allow_redirects=False) as response,
-        ):
-            assert response.status in (200, 303), await response.text()
+        """The same by a link in what they got, with a form as a mail program or the page sends it, until it works."""
+        url, status = f"{self.gateways[to].outside}/u/{link}", 503
+        async with aiohttp.ClientSession() as session:
+            while status == 503:
+                async with session.post(url, data=form, allow_redirects=False) as response:
+                    status = response.status
+        assert status in (200, 303)
         self._stopped(person)
 
     async def say_stop(self, person: str, path: str, *, to: int = 0) -> None:

@@ -53,6 +53,27 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """An open or a click that we saw ourselves."""
+
+    act: Act
+    attempt: str
+    at: datetime
+    sign: str | None
+    """How it is known that a machine did it; None: the person did."""
+    link: int | None = None
+    """Of a click."""
+
+    @property
+    def deed(self) -> Deed:
+        """The same as it is reported: once for each attempt, act, link and agent."""
+        agent = Agent.MACHINE if self.sign else Agent.HUMAN
+        via = "pixel" if self.link is None else "link"
+        key = f"{via}:{self.attempt}:{self.act}:{self.link}:{agent}"
+        return Deed(self.act, agent, via, key, self.attempt, done_at=self.at, link=self.link, why=self.sign)
+
+
+@dataclass(frozen=True, slots=True)
 class Owed:
     """What an act belongs to, as far as is known."""
 

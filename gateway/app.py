@@ -33,6 +33,7 @@ from gateway.reports import Reports
 from gateway.sampler import Sampler
 from gateway.store import SQLITE, SUSPECTS, Store, StoreUnavailable, engine_of
 from gateway.store.migrate import migrate, outdated
+from gateway.visits import Networks
 from gateway.web import private_app, public_app, runner
 from gateway.webhooks import sender
 from gateway.webhooks.client import Client
@@ -177,6 +178,7 @@ class App:
                     public_url=config.http.public_url,
                     metrics=self.metrics,
                     name=config.pages.name,
+                    networks=Networks(config.http.proxies, config.http.machines),
                 ),
                 config.http.public,
                 "public",

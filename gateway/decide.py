@@ -136,6 +136,8 @@ class Judge:
     health: Health = field(default_factory=Health)
     recourses: Mapping[str, Recourse] = field(default_factory=dict)
     """Per provider: what it offers where it never answered."""
+    public_url: str | None = None
+    """Where links of ours lead. None: nowhere, so that none is sent."""
 
     def next_step(self, facts: Facts, tried: Collection[str] = ()) -> Step:
         """See ``next_step``."""
@@ -157,13 +159,11 @@ class Judge:
 
     def limits_addresses(self, message: Message) -> bool:
         """Whether there is a limit to what one address may get of the message's category."""
-        category = self.policy.categories.get(message.category)
-        return category is not None and category.abuse is not None
+        return (category := self.policy.categories.get(message.category)) is not None and category.abuse is not None
 
     def collapses(self, message: Message) -> bool:
         """Whether only the newest of its line is sent."""
-        category = self.policy.categories.get(message.category)
-        return category is not None and category.collapse
+        return (category := self.policy.categories.get(message.category)) is not None and category.collapse
 
 
 def next_step(

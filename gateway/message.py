@@ -38,6 +38,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 LISTENED = timedelta(hours=72)
 """So long after its expiry a message is closed: evidence that comes later changes nothing."""
+LONGEST_TEXT = 1600
+"""Characters of a text message, as many as vendors take."""
 TOPIC = "topic"
 """The label by which people say no to a topic."""
 UNSUBSCRIBABLE = "*"
@@ -281,7 +283,7 @@ class Addresses(_Strict):
 class SmsContent(_Strict):
     """Of a text message."""
 
-    text: Annotated[str, StringConstraints(min_length=1, max_length=1600, strict=True), AfterValidator(_clean)]
+    text: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT, strict=True), AfterValidator(_clean)]
 
 
 class EmailContent(_Strict):
@@ -496,6 +498,8 @@ class Attempt:
     """Attempts of one generation at one provider are one message to a vendor that knows repeats by a key."""
     repeats: str | None = None
     """The attempt whose repeat by its key this is, and whose place it shares."""
+    tracked: bool = False
+    """Whether what is sent has links of ours. A repeat by its key is sent as the first was, whatever has changed."""
 
 
 def microseconds(at: datetime) -> int:

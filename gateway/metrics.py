@@ -20,6 +20,7 @@ from gateway.intake import Accepted, Answer, Conflict, Malformed
 from gateway.message import MessageState
 from gateway.reports import Recorded, Reused, Unmatched
 from gateway.store import Claimed
+from providers import Act, Agent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -179,6 +180,28 @@ class Metrics:
             ["act", "agent", "channel"],
             registry=registry,
         )
+        self._signs = Counter(
+            "gateway_machine_acts",
+            "What machines did with messages, by how they are known.",
+            ["act", "sign"],
+            registry=registry,
+        )
+        self._followed = Counter(
+            "gateway_links_followed", "Links of ours that were followed, by the answer.", ["answer"], registry=registry
+        )
+        self._lost = Counter(
+            "gateway_acts_lost",
+            "Opens and clicks that are not remembered, since the store was slow or away.",
+            ["act"],
+            registry=registry,
+        )
+        for act in (Act.OPENED, Act.CLICKED):
+            self._lost.labels(act)
+        self.withdrawn = Counter(
+            "gateway_acts_withdrawn",
+            "Clicks that were counted as a person's until others showed that they are a machine's.",
+            registry=registry,
+        )
         self._departures = Counter(
             "gateway_departures",
             "People who opted out or uninstalled, by their contacts in the seven days before.",
@@ -298,8 +321,18 @@ class Metrics:
         for one in acts:
             deed, owed = one.deed, one.owed
             self._acts.labels(deed.act, deed.agent, owed.channel or "none").inc()
+            if deed.agent is Agent.MACHINE and deed.why:
+                self._signs.labels(deed.act, deed.why).inc()
             if one.band:
                 self._departures.labels(deed.act, one.band).inc()
+
+    def followed(self, answer: str) -> None:
+        """A link of ours was followed; ``answer`` is ``redirected``, ``unknown`` or ``unavailable``."""
+        self._followed.labels(answer).inc()
+
+    def lost(self, act: Act) -> None:
+        """An open or a click is not remembered."""
+        self._lost.labels(act).inc()
 
     def received(self, via: str, answer: Answer) -> None:
         """A request was answered."""

@@ -160,6 +160,7 @@ class Pacing:
         worker: str,
         metrics: Metrics,
         *,
+        content: Callable[[Message, Channel], Content] = content_of,
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -171,6 +172,7 @@ class Pacing:
             settings: of every provider; those without a pace are none of our business.
             worker: who we are among the workers.
             metrics: hears of every unit.
+            content: what is sent of a message on a channel, as far as it can be counted.
             now: by which providers are judged.
             clock: seconds, from anywhere.
             sleep: waits for seconds of that clock.
@@ -178,6 +180,7 @@ class Pacing:
         self._store = store
         self._worker = worker
         self._metrics = metrics
+        self._content = content
         self._now = now
         self._clock = clock
         self._sleep = sleep
@@ -283,7 +286,7 @@ class Pacing:
                 usable = [name for name in route if name not in tried.get(message.id, ())]
                 if self._books.keys().isdisjoint(usable):
                     continue
-                content = content_of(message, channel)
+                content = self._content(message, channel)
                 first = _in_turn(channel, route, usable, health, message, instant)[:1]
                 # A device's token may belong to any of them.
                 for names in [[name] for name in usable] if channel is Channel.PUSH else [usable]:

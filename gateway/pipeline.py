@@ -25,6 +25,7 @@ from gateway.intake import utc_now
 from gateway.message import AttemptState, Priority, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
+from gateway.render import tracked
 from gateway.routing import PACE
 from gateway.store import Claimed, Lost, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
@@ -172,6 +173,9 @@ class Pipeline:
     def _dispatch(self, claimed: Claimed) -> Dispatch:
         message, step, attempt = claimed.lease.message, claimed.step, claimed.attempt
         known_as = attempt.repeats or attempt.id  # by the vendor, which takes a repeat by its key for the first
+        content = content_of(message, step.address.channel)
+        if attempt.tracked and self._public_url:
+            content = tracked(content, self._public_url, known_as)
         # Where the policy has lost the category since the claim: a link too many harms nobody.
         category = self._judge().policy.categories.get(message.category)
         return Dispatch(
@@ -179,7 +183,7 @@ class Pipeline:
             message=message.id,
             generation=attempt.generation,
             address=step.address.value,
-            content=content_of(message, step.address.channel),
+            content=content,
             deadline=step.deadline,
             valid_until=step.valid_until,
             callback_url=self._callback_url(step.provider, known_as),

@@ -68,6 +68,7 @@ class InForce:
             events=config.events.states,
             acts=config.events.acts,
             recourses={name: _recourse(provider, config.providers[name]) for name, provider in running.items()},
+            public_url=config.http.public_url,
         )
         self._store = store
         self._worker = worker

@@ -6,8 +6,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.intake import utc_now
+from gateway.message import content_of
 from gateway.pacing import Pacing
 from gateway.pipeline import Pipeline
+from gateway.render import drafted, tracking_url
 from gateway.store import SQLITE
 from gateway.sweeper import Sweeper
 from gateway.watch import ProviderHealth, Sharing
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.decide import Judge
+    from gateway.message import Message
     from gateway.metrics import Metrics
     from gateway.reload import InForce, Sweep
     from gateway.store import Store
-    from providers import Provider
+    from providers import Channel, Content, Provider
 
 
 class Working:
@@ -61,8 +64,12 @@ class Working:
         def judge() -> Judge:
             return in_force.judge
 
+        def content(message: Message, channel: Channel) -> Content:
+            said, leads = content_of(message, channel), tracking_url(judge(), message)
+            return drafted(said, leads) if leads else said
+
         health = ProviderHealth(concurrency, name)
-        self._pacing = Pacing(store, config.providers, name, metrics, now=now, clock=clock)
+        self._pacing = Pacing(store, config.providers, name, metrics, content=content, now=now, clock=clock)
         pipeline = Pipeline(
             store,
             judge,

@@ -41,6 +41,7 @@ from providers._contract import (
 from providers._cost import Cost
 from providers._http import retry_after
 from providers._pace import Pace
+from providers._segments import segments
 
 __all__ = [
     "Act",
@@ -80,6 +81,7 @@ __all__ = [
     "kinds",
     "read_bounce",
     "retry_after",
+    "segments",
     "settings_of",
 ]
 

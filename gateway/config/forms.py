@@ -22,7 +22,7 @@ from pydantic import (
 from yarl import URL
 
 from gateway.config import values
-from gateway.config.values import Endpoint, Step
+from gateway.config.values import Endpoint, Network, Step
 from gateway.config.words import Count, Flag, Length, Share, Some, Text, Word, Wording, listed
 from gateway.message import MessageState, Name, Source
 from gateway.webhooks.addresses import outside
@@ -97,6 +97,15 @@ def _public_url(url: str) -> str:
     if not url.startswith(("https://", "http://")) or not host or {"?", "#", "@", " "} & set(url):
         raise ValueError("must be https://host, with a path at most")
     return url.rstrip("/")
+
+
+def _network(value: object) -> Network:
+    try:
+        if isinstance(value, str):
+            return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    raise ValueError("must be a network such as 10.0.0.0/8 or 2001:db8::/32, its host bits all 0, or an IP address")
 
 
 def _sha256(text: str) -> str:
@@ -178,6 +187,7 @@ def _later(step: Step) -> Step:
 
 _Places = Annotated[Count, Field(le=10_000)]
 _Endpoint = Annotated[Endpoint, PlainValidator(_endpoint)]
+_Networks = Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], BeforeValidator(listed)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -212,6 +222,8 @@ class Http(Part):
     private: _Endpoint = Endpoint("127.0.0.1", 8080)
     public: _Endpoint | None = None
     public_url: Annotated[Text, AfterValidator(_public_url)] | None = None
+    proxies: _Networks = ()
+    machines: _Networks = ()
 
 
 class Pages(Part):

@@ -124,7 +124,7 @@ class Reading:
             self._faults.add(("http", "public"), "is missing: add where the listener behind http.public_url is bound")
         if part.public == part.private and part.private.port:
             self._faults.add(("http", "public"), "must differ from http.private, which the world must not reach")
-        return HttpConfig(part.private, part.public, part.public_url)
+        return HttpConfig(part.private, part.public, part.public_url, part.proxies, part.machines)
 
     def _keys(self, value: object) -> tuple[Key, ...]:
         keys: list[Key] = []

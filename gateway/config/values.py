@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ratelimit import FrequencyCap, Holidays, MinimumGap, QuietHours, Rule, SendWindow
 
 DAY: Final = timedelta(days=1)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,10 @@ class HttpConfig:
     """Opens, clicks, unsubscribe and vendors' callbacks; None: none of these."""
     public_url: str | None
     """How the world reaches ``public``, without a slash at the end. None exactly where ``public`` is."""
+    proxies: tuple[Network, ...] = ()
+    """Of those in front of ``public``: what they say of where a request came from is believed."""
+    machines: tuple[Network, ...] = ()
+    """From which nobody but machines opens and clicks."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from gateway.store import (
     replies,
     sample,
     stories,
+    trails,
     upkeep,
     ward,
     webhooks,
@@ -34,6 +35,7 @@ from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
 from gateway.store.precedence import Precedence
 from gateway.store.reading import Addressee, Decision, MessageView, PersonView, Standing
 from gateway.store.stories import Done, Story, Try, Unattributed, Wanted
+from gateway.store.trails import Trail
 from gateway.store.ward import SUSPECTS, Round
 from gateway.store.webhooks import Called, GivenUp, Queued, WebhookView
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from gateway.acts import Deed, Noted, Remembered
+    from gateway.acts import Deed, Noted, Remembered, Sighting
     from gateway.config import Policy
     from gateway.decide import Ended, Facts, Judge
     from gateway.message import Attempt, Message, MessageState, OptOut, Profile
@@ -78,6 +80,7 @@ __all__ = [
     "Story",
     "Swept",
     "Told",
+    "Trail",
     "Try",
     "Unattributed",
     "Wanted",
@@ -283,6 +286,24 @@ class Store:
     async def known_acts(self, keys: Sequence[str]) -> dict[str, Remembered]:
         """The acts that are remembered under keys."""
         return await self._engine.read(lambda: acts.by_key(keys))
+
+    async def since_hand_off(self, attempts: Sequence[str]) -> dict[str, float]:
+        """How many seconds ago attempts were handed over, as far as they were sent with links of ours."""
+        return await self._engine.read(lambda: trails.since_hand_off(attempts))
+
+    async def trail(self, attempt: str, link: int) -> Trail | None:
+        """What a link of an attempt belongs to."""
+        return await self._engine.read(lambda: trails.trail(attempt, link))
+
+    async def short_trail(self, code: str) -> Trail | None:
+        """What a short link belongs to."""
+        return await self._engine.read(lambda: trails.short_trail(code))
+
+    async def engage(self, sightings: Sequence[Sighting], judge: Judge) -> int:
+        """Remember opens and clicks that we saw; how many of a person's turned out to be a machine's."""
+        noted, withdrawn = await self._engine.write(lambda: trails.engage(sightings, judge))
+        self._hear(noted)
+        return withdrawn
 
     async def opt_out(self, person: str, optout: OptOut, via: str, judge: Judge, attempt: str | None = None) -> bool:
         """Record a person's no, said to an attempt where that is known. False: nobody knows the person."""

@@ -33,7 +33,7 @@ MESSAGE = (
 )
 ATTEMPT = (
     "id, message, number, channel, provider, address, state, begun_at, deadline, ended_at, reference, error, policy,"
-    " generation, repeats"
+    " generation, repeats, tracked"
 )
 CONTACT = "person, message, channel, category, campaign, zone, begun_at, ended_at, labels"
 
@@ -97,6 +97,7 @@ def attempt(row: Sequence[Any]) -> Attempt:
         policy=row[12],
         generation=row[13],
         repeats=row[14],
+        tracked=bool(row[15]),
     )
 
 

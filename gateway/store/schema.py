@@ -127,6 +127,13 @@ attempts = Table(
         "generation", SmallInteger, nullable=False, server_default=text("1"), comment="raised by a deliberate re-send"
     ),
     Column("repeats", Text, comment="the attempt that a vendor takes it for, by its key, and whose place it shares"),
+    Column(
+        "tracked",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="1: with links of ours in place of its own",
+    ),
     comment="Calls of providers: committed before the call, amended after it.",
     postgresql_with=_UPDATED_IN_PLACE,
 )

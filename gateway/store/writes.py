@@ -13,14 +13,16 @@ from gateway.abuse import fingerprint
 from gateway.decide import Attempting, Behind, Deferred, Ended
 from gateway.ids import new_id
 from gateway.lines import line_apart
-from gateway.message import LISTENED, Attempt, AttemptState, MessageState, microseconds, rfc3339
+from gateway.message import LISTENED, Attempt, AttemptState, MessageState, content_of, microseconds, rfc3339
 from gateway.outcome import lost_a_channel
+from gateway.render import code, targets, trackable, tracking_url
 from gateway.rulings import why_json
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
 from gateway.store.line import LAST, YIELD, move_up
 from gateway.store.schema import BEHIND, PLACE, RULED
 from gateway.unknown import FIRST_LOOK, unsure
+from providers import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from gateway.outcome import Outcome
     from gateway.store.leases import Lease, Next
     from gateway.store.line import Place
-    from providers import Channel
 
 _ANSWER_GRACE = timedelta(seconds=10)
 """How much longer than the attempt its lease lives, so that a late outcome is still its own."""
@@ -68,6 +69,7 @@ class Writes:
         self.us = microseconds(now)
         self._judge = judge
         self._attempts: list[tuple[Any, ...]] = []
+        self._links: list[tuple[Any, ...]] = []
         self._contacts: list[tuple[Any, ...]] = []
         self._outcomes: list[tuple[Any, ...]] = []
         self._kept: list[tuple[Any, ...]] = []
@@ -157,6 +159,7 @@ class Writes:
             policy=judge.number,
             generation=step.generation,
             repeats=step.repeats,
+            tracked=self._tracked(message, facts, step, attempt_id),
         )
         deadline = microseconds(step.deadline)
         self._attempts.append(
@@ -174,6 +177,7 @@ class Writes:
                 attempt.policy,
                 attempt.generation,
                 attempt.repeats,
+                int(attempt.tracked),
             )
         )
         if attempt.repeats:
@@ -187,6 +191,20 @@ class Writes:
         until = step.deadline + judge.patience[step.provider] + _ANSWER_GRACE
         self._started.append((message.id, microseconds(until), attempt.number))
         return Claimed(lease, attempt, step, tried)
+
+    def _tracked(self, message: Message, facts: Facts, step: Attempting, attempt: str) -> bool:
+        """Whether an attempt is sent with links of ours; the short ones, which say nothing of it, are written down."""
+        if step.repeats:
+            return any(first.tracked for first in facts.attempts if first.id == step.repeats)
+        if (public := tracking_url(self._judge, message)) is None:
+            return False
+        content = content_of(message, step.address.channel)
+        if not trackable(content, public):
+            return False
+        if step.address.channel is Channel.SMS:
+            links = range(1, len(targets(content)) + 1)
+            self._links += [(code(attempt, link), attempt, link) for link in links]
+        return True
 
     def _deferred(self, message: Message, place: Place, facts: Facts, step: Deferred) -> Deferred:
         until = microseconds(step.until)
@@ -235,9 +253,11 @@ class Writes:
         """Write it all. Due rows go last: they are what wakes others."""
         yield Run(
             "insert into attempts (id, message, number, person, channel, provider, address, state, begun_at, deadline,"
-            " policy, generation, repeats) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            " policy, generation, repeats, tracked)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             self._attempts,
         )
+        yield Run("insert into links (code, attempt, link) values ($1, $2, $3)", self._links)
         yield Run(CONTACT, self._contacts)
         yield Run("update contacts set ended_at = $2 where attempt = $1", self._extended)
         yield Run(

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from gateway.visits import Networks
 from gateway.web import health
 from gateway.web.api import DRAINING, Api
 from gateway.web.bodies import ITEM, Limits, Room
 from gateway.web.callbacks import Callbacks
+from gateway.web.engagement import Engagement
 from gateway.web.funnels import Funnels
 from gateway.web.keys import Keys
 from gateway.web.problems import told
@@ -95,8 +97,9 @@ def public_app(
     limits: Limits | None = None,
     callback_seconds: float = _CALLBACK,
     name: Mapping[Language, str] = NO_NAME,
+    networks: Networks | None = None,
 ) -> web.Application:
-    """Vendors' callbacks, and what people say no by.
+    """Vendors' callbacks, what people say no by, and what messages lead to.
 
     Args:
         providers: by name.
@@ -105,12 +108,16 @@ def public_app(
         limits: how much is taken at once.
         callback_seconds: how long a vendor is kept waiting.
         name: whom messages are from, as people know it.
+        networks: by which machines are known.
     """
     limits = limits or Limits()
     places, memory = Room(limits.requests * _PUBLIC), Room(limits.memory)
     callbacks = Callbacks(store, providers, judge, public_url, metrics, memory, callback_seconds)
-    routes = [*callbacks.routes(), *Unsubscribe(store, judge, metrics, memory, name).routes()]
-    return _app(routes, places)
+    engagement = Engagement(store, judge, metrics, networks or Networks())
+    unsubscribe = Unsubscribe(store, judge, metrics, memory, name)
+    app = _app([*callbacks.routes(), *unsubscribe.routes(), *engagement.routes()], places)
+    app.on_cleanup.append(engagement.close)
+    return app
 
 
 def runner(app: web.Application, *, shutdown_timeout: float = 10.0) -> web.AppRunner:

@@ -31,6 +31,7 @@ THROUGH = {
     "aiohappyeyeballs": "aiohttp",
     "idna": "email_validator",
     "markupsafe": "jinja2",
+    "crawleruseragents": "crawler_user_agents",
 }
 """What is imported though not asked for by its name, because it is part of the face of something that is."""
 KNOWN_LONG = {"gateway.message": 560}
@@ -49,12 +50,15 @@ OUTSIDE = {
 DECIDING = {
     "gateway.abuse",
     "gateway.acts",
+    "gateway.agents",
     "gateway.decide",
     "gateway.forecast",
     "gateway.health",
     "gateway.lines",
+    "gateway.markup",
     "gateway.message",
     "gateway.outcome",
+    "gateway.render",
     "gateway.retries",
     "gateway.routing",
     "gateway.rulings",
@@ -71,6 +75,7 @@ PURE = {
     "gateway.sentences",
     "providers._bounces",
     *(f"gateway.webhooks.{module}" for module in ("addresses", "standard", "topics")),
+    "gateway.visits",
     *(module for module in MODULES if module.partition(".")[0] == "ratelimit"),
 }
 """``new_id`` alone: an id holds the instant at which it was made, and 80 random bits."""

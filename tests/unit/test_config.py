@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from datetime import time, timedelta
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from subprocess import run
 from time import perf_counter
@@ -277,6 +278,13 @@ def test_addresses(written: str, host: str, port: int, loopback: bool) -> None:
 
     assert (found.host, found.port, found.loopback) == (host, port, loopback)
     assert str(found) == written
+
+
+def test_networks_are_one_or_several() -> None:
+    found = parse(small(http__proxies="10.0.0.0/8", http__machines=["198.51.100.7", "2001:db8::/32"])).http
+
+    assert found.proxies == (ip_network("10.0.0.0/8"),)
+    assert found.machines == (ip_network("198.51.100.7/32"), ip_network("2001:db8::/32"))
 
 
 def test_with_keys_any_address_may_be_bound() -> None:
@@ -718,6 +726,9 @@ WRONG = [
     ({"http__public": "127.0.0.1:8080", "http__public_url": "https://a"}, "http.public", "must differ"),
     ({"http__public": "h:1", "http__public_url": "m.example.com"}, "http.public_url", "must be https://host"),
     ({"http__public": "h:1", "http__public_url": "https://a/?b"}, "http.public_url", "must be https://host"),
+    ({"http__proxies": "10.0.0.1/8"}, "http.proxies", "must be a network such as 10.0.0.0/8 or 2001:db8::/32"),
+    ({"http__machines": ["198.51.100.0/24", 7]}, "http.machines[1]", "must be a network"),
+    ({"http__machines": ["m.example.com"]}, "http.machines[0]", "or an IP address"),
     ({"keys": {"a": 1}}, "keys", "must be a list"),
     ({"keys": [KEY | {"name": "a" * 65}]}, "keys[0].name", "at most 64"),
     ({"keys": [KEY | {"sha256": "abc"}]}, "keys[0].sha256", "64 hex digits"),

@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.acts import LEFT, Deed, Noted, Owed, band
+from gateway.agents import Sign
 from gateway.config import parse
 from gateway.decide import Attempting, Behind, Deferred, Ended, Judge
 from gateway.ids import new_id
@@ -210,6 +211,12 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
     metrics.sampled(Measured(1, {f"rule-{n}": full for n in range(rules)}, dict.fromkeys(PRESSED, 0.5)))
     for via in ("one_click", "profile", "callback", "api", "stop"):
         metrics.optouts.labels(via).inc()
+    for act, sign in product((Act.OPENED, Act.CLICKED), Sign):
+        metrics.noted([Noted(Deed(act, Agent.MACHINE, "link", "", why=sign), Owed("", channel=Channel.EMAIL), None)])
+        metrics.lost(act)
+    for answer in ("redirected", "unknown", "unavailable"):
+        metrics.followed(answer)
+    metrics.withdrawn.inc()
     for part in ("store", "broker", "worker", "gateway"):
         metrics.ready.labels(part).set(1)
     for name in ("one", "two", "three"):

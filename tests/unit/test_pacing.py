@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from gateway.config import Route, parse
 from gateway.intake import utc_now
-from gateway.message import Priority
+from gateway.message import Priority, content_of
 from gateway.metrics import Metrics
 from gateway.outcome import failed
 from gateway.pace import AHEAD, Calendar, grant
 from gateway.pacing import Pacing
+from gateway.render import drafted
 from gateway.routing import Health, Wait, choose
 from gateway.store import StoreUnavailable
 from gateway.watch import ProviderHealth
@@ -125,6 +126,22 @@ class Desk:
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
+
+
+async def test_what_is_counted_is_what_is_sent() -> None:
+    """A text whose links are longer than ours has fewer parts when it is sent."""
+    desk = Desk()
+    desk.pacing = Pacing(
+        desk.store,  # type: ignore[arg-type]
+        SETTINGS,
+        "w",
+        desk.metrics,
+        content=lambda message, channel: drafted(content_of(message, channel), "https://m.example.com"),
+        clock=lambda: desk.store.now,
+        sleep=desk.store.sleep,
+    )
+    await desk.send(desk.message(text="x" * 120 + " https://a.test/" + "y" * 100))
+    assert desk.used() == 1
 
 
 # ----------------------------------------------------------------------------------------------------------- one by one

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,11 +18,12 @@ from gateway.config import parse
 from gateway.decide import Deferred, Judge
 from gateway.ids import new_id
 from gateway.lines import line_of
-from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
+from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash, content_of
 from gateway.metrics import Metrics
 from gateway.outcome import failed
 from gateway.pacing import Pacing
 from gateway.pipeline import Batcher, Pipeline
+from gateway.render import tracked
 from gateway.store import Claimed, NewMessage, Settlement, Store, StoreUnavailable, engine_of
 from gateway.unknown import Recourse
 from gateway.watch import ProviderHealth
@@ -378,6 +380,42 @@ async def test_a_repeat_by_its_key_is_the_same_request_and_a_deliberate_one_anot
     assert third.attempt in (third.callback_url or "")
     assert (await gateway.became(lease))[0] is MessageState.SENT
     assert await gateway.contacts(lease) == 2
+
+
+async def test_what_is_sent_leads_to_us_where_it_is_tracked(gateway: Gateway) -> None:
+    public = "https://m.example.com"
+    content = {
+        "sms": {"text": "Look: https://a.test/a-long-way-to-go"},
+        "email": {"subject": "s", "text": "t", "html": '<a href="https://a.test/">x</a>'},
+    }
+    body = {"to": {"phone": "+447400123456", "email": "ann@example.com"}, "content": content}
+    for channel in (Channel.SMS, Channel.EMAIL):
+        vendor = Vendor()
+        judge = partial(replace, gateway.judge(), public_url=public)
+        lease = await gateway.leased(channels=(channel,), body=body, person=channel)
+        await gateway.between(vendor, public=public, judge=judge).deliver(lease)
+        (dispatch,) = vendor.taken
+        assert dispatch.content == tracked(content_of(lease.message, channel), public, dispatch.attempt)
+        assert dispatch.content != content_of(lease.message, channel)
+
+
+async def test_a_repeat_by_its_key_has_the_links_of_the_first_though_nothing_is_tracked_any_more(
+    gateway: Gateway,
+) -> None:
+    vendor, public = Vendor(Unconfirmed("timeout"), "SM1"), "https://m.example.com"
+    keyed = {"one": Recourse(keyed=timedelta(minutes=5))}
+    body = {"to": {"phone": "+447400123456"}, "content": {"sms": {"text": "Look: https://a.test/a-long-way-to-go"}}}
+    lease = await gateway.leased("receipt", body=body)
+    for later, tracks in ((timedelta(0), public), (timedelta(minutes=1), None)):
+        gateway.later = later
+        if later:
+            (lease,), _ = await gateway.store.lease([(Priority.NORMAL, Channel.SMS, 1)], timedelta(seconds=30))
+        judge = partial(replace, gateway.judge(), recourses=keyed, public_url=tracks)
+        await gateway.between(vendor, public=public, judge=judge).deliver(lease)
+    first, second = vendor.taken
+    assert first.attempt == second.attempt
+    assert first.content == second.content
+    assert "https://a.test" not in str(first.content)
 
 
 async def test_what_is_accepted_is_sent_once_with_all_that_the_vendor_needs(gateway: Gateway) -> None:

@@ -39,7 +39,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SHORT = 12
 """Digits of a policy's hash that people and dashboards are shown."""
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 86_400)
-_PAIRS = 100
+_PAIRS = 60
 """Of category and rule, by which regrets are told apart; those of a larger configuration are told by rule alone."""
 
 LOST = ("given_up", "full", "forgotten")

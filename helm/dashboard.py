@@ -109,7 +109,6 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
     "Traffic": (
         panel("Requests", "reqps", rate("gateway_requests_received_total", "via", "answer")),
         panel("Turned away for want of room", "reqps", rate("gateway_requests_turned_away_total", "via")),
-        panel("Opt-outs", "cps", rate("gateway_optouts_total", "via")),
         panel("Messages at their end", "cps", rate("gateway_messages_total", "state")),
         panel("Messages at their end, by category", "cps", rate("gateway_messages_total", "category", "state")),
         panel("Why they were not sent", "cps", rate('gateway_messages_total{state!="sent"}', "state", "reason")),
@@ -125,6 +124,27 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
             ratio('gateway_attempt_errors_total{error="unconfirmed"}', "gateway_attempts_total", "provider"),
         ),
         panel("Age of the oldest unknown outcome", "s", most("gateway_oldest_unknown_seconds").named("age")),
+    ),
+    "People": (
+        panel("What people did", "cps", rate('gateway_acts_total{agent="human"}', "act", "channel")),
+        panel("What machines did", "cps", rate("gateway_machine_acts_total", "act", "sign")),
+        panel("Links followed, by what they were answered", "cps", rate("gateway_links_followed_total", "answer")),
+        panel(
+            "Opens and clicks not remembered, or taken for a machine's later, in an hour",
+            "short",
+            hourly("gateway_acts_lost_total", "act"),
+            hourly("gateway_acts_withdrawn_total").named("withdrawn"),
+        ),
+        panel("Opt-outs", "cps", rate("gateway_optouts_total", "via")),
+        panel(
+            "Who left in an hour, by contacts in the week before",
+            "short",
+            hourly("gateway_departures_total", "act", "band"),
+        ),
+        panel("People contacted in the week, by how often", "percentunit", most("gateway_pressure_ratio", "band")),
+        panel("What people answered", "cps", rate("gateway_replies_total", "provider", "wish")),
+        panel("Mail that came back", "cps", rate("gateway_bounces_total", "was")),
+        panel("Events that services reported", "cps", rate("gateway_reports_total", "event", "answer")),
     ),
     "Providers": (
         panel(
@@ -150,6 +170,13 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
         panel("Put off, by rule", "cps", rate("gateway_deferrals_total", "rule")),
         panel("Put off, by category", "cps", rate("gateway_deferrals_total", "category", "rule")),
         panel("What rules in shadow would hold", "cps", rate("gateway_shadow_verdicts_total", "category", "rule")),
+        panel("Held until they expired, in an hour", "short", hourly("gateway_regrets_total", "category", "rule")),
+        panel(
+            "How full caps are, of those contacted lately",
+            "percentunit",
+            most("gateway_cap_persons_ratio", "rule", "used"),
+        ),
+        panel("People in the sample", "short", most("gateway_sampled_persons").named("people"), kind="stat"),
         panel("Policy in force", "short", total("gateway_policy_info", "number", "hash"), kind="stat"),
         panel(
             "Configuration not in force",
@@ -163,6 +190,9 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
         panel("Messages not settled", "short", most("gateway_due_messages").named("in the store")),
         panel("Messages under way", "short", total("gateway_in_flight", "priority")),
         panel("Since the oldest not settled expired", "s", most("gateway_oldest_unclosed_seconds").named("age")),
+        panel("Age of the oldest put off", "s", most("gateway_oldest_deferred_seconds").named("age")),
+        panel("Events that wait for webhooks", "short", most("gateway_webhook_waiting_events", "webhook")),
+        panel("Calls of webhooks", "cps", rate("gateway_webhook_calls_total", "webhook", "outcome")),
         panel("Events not published", "short", most("gateway_outbox_events").named("in the store")),
         panel("Events published", "cps", rate("gateway_events_published_total").named("events")),
         panel(

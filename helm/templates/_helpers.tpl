@@ -81,6 +81,6 @@ What the configuration decides, as JSON. `private` and `public` are ports (0: no
     "public" (regexFind "[0-9]+$" $public | int)
     "roles" $roles
     "front" (ternary "all" "web" $sqlite)
-    "restarting" (omit $config "policy" "routes" "retention" | toJson | sha256sum)
+    "restarting" (omit $config "policy" "routes" "retention" "report" | toJson | sha256sum)
   | toJson -}}
 {{- end -}}

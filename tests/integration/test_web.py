@@ -671,7 +671,7 @@ async def test_attempts_and_decisions_are_told_without_addresses_or_content(gate
     document = orjson.loads(text)
     (attempt,) = document["attempts"]
     assert (document["state"], document["reason"], document["due_at"]) == ("sent", None, None)
-    seen = {"number", "channel", "provider", "state", "begun_at", "ended_at", "reference", "error", "policy"}
+    seen = {"number", "repeats", "channel", "provider", "state", "begun_at", "ended_at", "reference", "error", "policy"}
     assert set(attempt) == seen
     assert (attempt["number"], attempt["channel"], attempt["provider"], attempt["state"], attempt["reference"]) == (
         1,

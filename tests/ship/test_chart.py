@@ -299,6 +299,9 @@ CHANGES = {
     "events": "events: {states: [sent]}",
     "retention": "retention: {messages: 40d}",
     "worker": "worker: {attempt: 20s}",
+    "pages": "pages: {name: Example}",
+    "webhooks": 'webhooks: [{name: crm, url: "https://crm.example.com", secrets: [{env: CRM_SECRET}], events: ["#"]}]',
+    "report": "report: {targets: [{step: clicked, at_least: 20%}]}",
     "policy": "policy: {timezone: UTC, categories: {news: {}}}",
 }
 

@@ -84,4 +84,12 @@ def test_panels_have_numbers_of_their_own_and_lie_beside_each_other() -> None:
 
 def test_its_rows_are_what_ops_ask_for() -> None:
     rows = [panel["title"] for panel in DOCUMENT["panels"] if panel["type"] == "row"]
-    assert rows == ["Traffic", "Delivery", "Providers", "Caps and quiet hours", "Queues and age", "Runtime"]
+    assert rows == [
+        "Traffic",
+        "Delivery",
+        "People",
+        "Providers",
+        "Caps and quiet hours",
+        "Queues and age",
+        "Runtime",
+    ]

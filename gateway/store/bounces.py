@@ -39,10 +39,13 @@ def mailed(references: Sequence[str]) -> Operation[Attempt | None]:
 
 
 def complain(attempt: str, judge: Judge) -> Operation[tuple[str | None, list[Noted]]]:
-    """Send no more mail to where a mail went, and no more of its category to its person; who that is, and has left.
+    """Send no more mail to where a mail went, and no more of its category to its person.
 
     A category that cannot be unsubscribed from, such as codes, goes on by other channels: nobody is to be locked out
     for taking one for spam.
+
+    Returns:
+        Who the person is, None if there is no such attempt by mail; and what was remembered of the no.
     """
     found = yield Fetch(
         "select a.person, a.address, m.category from attempts a join messages m on m.id = a.message"

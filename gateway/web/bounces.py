@@ -70,7 +70,7 @@ class Bounces:
         return _taken(receipts=bounce.receipt is not None, complaints=bounce.complaint)
 
     async def _record(self, receipt: Receipt, attempt: Attempt) -> None:
-        """News of an attempt, which a mail need not name by its own id, nor by what the relay was told."""
+        """What it says of an attempt, which it need not name by the id, and hardly by what the relay was told."""
         reference = attempt.reference or receipt.reference or attempt.id
         news = replace(receipt, attempt=attempt.id, reference=reference)
         await self._store.receipt([news], self._judge())

@@ -66,7 +66,8 @@ def test_a_signature_is_the_one_of_the_standards(algorithm: str, encoding: str, 
     for given in {prefix + digest, prefix + (digest.upper() if encoding == "hex" else digest)}:
         with pytest.raises(Forged, match="not JSON"):  # the signature holds; it is only no news
             provider.receipts(reported(b"what do ya want for nothing?", **{"x-sig": given}))
-    for given in (digest if prefix else f"v1={digest}", prefix, "", prefix + digest[:-2], f"{prefix}{prefix}{digest}x"):
+    other = "x" * len(prefix) if prefix else "v1="
+    for given in (other + digest, prefix, "", prefix + digest[:-2], f"v0={prefix}{digest}", f"{prefix}{digest}x"):
         with pytest.raises(Forged, match="signature"):
             provider.receipts(reported(b"what do ya want for nothing?", **{"x-sig": given}))
 

@@ -95,6 +95,7 @@ def view(state: str = "waiting", **more: Any) -> dict[str, Any]:
         "until": None,
         "decisions": [],
         "attempts": [],
+        "acts": [],
         "asked_at": rfc3339(NOW),
         "zone": TOKYO,
         "zone_source": "phone",

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.acts import Deed, attributed, band, believed, reported, too_far_ahead
@@ -41,6 +41,7 @@ histories = st.lists(
 
 
 @given(histories)
+@settings(deadline=None)
 def test_it_is_owed_to_the_last_contact_whose_window_it_falls_in(history: list[Contact]) -> None:
     best = None
     for one in history:
@@ -92,6 +93,7 @@ def test_the_bands_are_those_that_reports_speak_of(contacts: int, name: str) -> 
 @given(st.integers(-(10**12), 10**12).map(lambda us: us * MOMENT))
 @example(timedelta(0))
 @example(MOMENT)
+@settings(deadline=None)
 def test_nothing_is_done_later_than_now(off: timedelta) -> None:
     assert believed(NOON + off, NOON) == (NOON + off if off <= timedelta(0) else NOON)
 

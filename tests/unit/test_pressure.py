@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.acts import PRESSURE, band
@@ -162,6 +162,7 @@ def test_shares_are_of_those_whom_a_cap_counts() -> None:
 
 
 @given(st.integers(1, 50), st.floats(0.001, 1))
+@settings(deadline=None)
 def test_the_chance_to_be_seen_is_one_less_that_of_being_missed_each_time(contacts: int, covered: float) -> None:
     missed = 1.0
     for _ in range(contacts):

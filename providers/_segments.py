@@ -18,19 +18,30 @@ BASIC = frozenset(
 EXTENSION = frozenset("\f^{}\\[~]|€")
 """The extension table: the escape and one septet more."""
 
+_SEPTETS = BASIC | EXTENSION
+
 _GSM_ALONE, _GSM_PART = 160, 153
 _UCS2_ALONE, _UCS2_PART = 70, 67
 """Characters of 7 and of 16 bits in 140 octets, and in 134."""
 
-_PLANE = 0xFFFF
+_LAST = "\uffff"
 """The last character that UTF-16 writes in one unit of 16 bits."""
 
 
 def segments(text: str) -> int:
     """In how many parts a text is sent; at least 1."""
-    if all(character in BASIC or character in EXTENSION for character in text):
+    if _SEPTETS.issuperset(text):
+        if EXTENSION.isdisjoint(text):
+            return _even(len(text), _GSM_ALONE, _GSM_PART)
         return _parts([2 if character in EXTENSION else 1 for character in text], _GSM_ALONE, _GSM_PART)
-    return _parts([2 if ord(character) > _PLANE else 1 for character in text], _UCS2_ALONE, _UCS2_PART)
+    if max(text) <= _LAST:
+        return _even(len(text), _UCS2_ALONE, _UCS2_PART)
+    return _parts([2 if character > _LAST else 1 for character in text], _UCS2_ALONE, _UCS2_PART)
+
+
+def _even(length: int, alone: int, part: int) -> int:
+    """Where every character takes one place, as in most texts."""
+    return 1 if length <= alone else -(-length // part)
 
 
 def _parts(widths: list[int], alone: int, part: int) -> int:

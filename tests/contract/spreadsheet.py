@@ -60,6 +60,7 @@ class Spreadsheet:
         self.attempts: dict[str, list[ROWS]] = defaultdict(list)
         for attempt in sorted(read(folder / "attempts.csv"), key=lambda attempt: int(attempt["number"])):
             self.attempts[attempt["message"]].append(attempt)
+        self.columns: dict[str, set[str]] = {}
         self.bands: dict[tuple[str, str], str] = {}
         for act in sorted(read(folder / "acts.csv"), key=lambda act: (int(act["done_at"]), act["id"]), reverse=True):
             self.bands[act["message"], act["act"]] = act["band"]
@@ -97,7 +98,15 @@ class Spreadsheet:
         }
         return tuple(cells[word] for word in by)
 
-    def column(self, word: str) -> Callable[[str], bool]:
+    def column(self, word: str) -> set[str]:
+        """The messages that are in a column."""
+        if word not in self.columns:
+            self.columns[word] = {
+                request["message"] for request in self.requests if self.formula(word)(request["message"])
+            }
+        return self.columns[word]
+
+    def formula(self, word: str) -> Callable[[str], bool]:
         """Whether a message is in a column."""
         if word.startswith("machine_"):
             return lambda message: bool(self.did(message, word.removeprefix("machine_"), "machine"))
@@ -150,7 +159,7 @@ class Spreadsheet:
         messages = [request["message"] for request in requests]
 
         def those(word: str, among: Iterable[str] = messages) -> list[str]:
-            return list(filter(self.column(word), among))
+            return [message for message in among if message in self.column(word)]
 
         def share(word: str, base: str) -> float | None:
             whole = those(base)
@@ -242,8 +251,8 @@ class Spreadsheet:
             return None
         step = f"reached {target['stage']}" if target["stage"] else target["step"]
         base = f"reached {target['of_stage']}" if target["of_stage"] else target["of"]
-        whole = list(filter(self.column(base), concerned))
-        hits = list(filter(self.column(step), whole))
+        whole = self.column(base).intersection(concerned)
+        hits = self.column(step).intersection(whole)
         low, high = interval(len(hits), len(whole))
         least = target["at_least"]
         told = "met" if low >= least else "missed" if high < least else "too_few"

@@ -72,7 +72,7 @@ PRICES = {"one": ("0.01", "EUR", False), "two": ("0.0075", "USD", True)}
 TEXTS = ("Hello.", "Hello again. " * 20, "こんにちは、" * 8, "三分で終わります。" * 20)
 SINCE, UNTIL = days(NOON.isoformat(), 0), days(NOON.isoformat(), 20)
 MAY_HAVE_ARRIVED = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
-SIZE = 900
+SIZE = 700
 """Messages in each of three waves."""
 
 

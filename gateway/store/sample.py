@@ -50,16 +50,20 @@ def deferred(after: str, limit: int) -> Operation[tuple[float | None, str]]:
     Returns:
         Seconds since it was accepted, None where there is none; and then the id to look on behind, empty at the end.
     """
-    held = yield Fetch(
-        "select message from (select message, held from due where message > $1 order by message limit $2) w"
-        " where held <> 0 order by message limit 1",
-        (after, limit),
-    )
-    if held:
-        now: int = yield Now()
-        accepted = yield Fetch("select accepted_at from messages where id = $1", (held[0][0],))
-        return (now - accepted[0][0]) / 1_000_000, ""
     last = yield Fetch(
         "select message from due where message > $1 order by message limit 1 offset $2", (after, limit - 1)
     )
-    return None, last[0][0] if last else ""
+    end: str = last[0][0] if last else ""
+    held = yield Fetch(
+        "select message from due where message > $1 and message <= $2 and held <> 0 order by message limit 1",
+        (after, end or _BEHIND_ALL),
+    )
+    if not held:
+        return None, end
+    now: int = yield Now()
+    accepted = yield Fetch("select accepted_at from messages where id = $1", (held[0][0],))
+    return (now - accepted[0][0]) / 1_000_000, ""
+
+
+_BEHIND_ALL = "z" * 27
+"""Behind every id, by whatever a database sorts."""

@@ -355,7 +355,7 @@ async def test_one_that_will_expire_before_it_may_go_says_so_and_then_that_it_ha
         "was not sent before it expired",
         "That was decided at 02:00 under policy version 1",
         "At 23:10 yesterday it was put off until it expires by rule night",
-        f"Rule night held it back: 23:10 in {TOKYO} is within quiet hours",
+        f"Rule night held it back: 01:59 in {TOKYO} is within quiet hours",
     )
 
 

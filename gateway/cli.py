@@ -17,6 +17,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from rich.table import Table
+
     from gateway.config import Config, Fault
 
 main = typer.Typer(
@@ -332,25 +334,38 @@ def _tell(answer: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> None
 
 
 def _tabulate(found: dict[str, Any]) -> None:
-    """A report, as wide as it needs to be: a terminal breaks lines, a pipe must not."""
-    from rich import box
-    from rich.table import Table
+    """A report. Where the terminal is too narrow, shares stand below their numbers; a pipe is as wide as it must be."""
+    from gateway.report import remarks
 
-    from gateway.report import remarks, rows
-
-    head, *body = rows(found)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=False)
-    for place, title in enumerate(head):
-        table.add_column(title, justify="left" if place < len(found["by"]) else "right", no_wrap=True)
-    for cells in body[:-1]:
-        table.add_row(*cells)
-    table.add_section()
-    table.add_row(*body[-1], style="bold")
     console = Console(highlight=False, markup=False, emoji=False)  # names are others'
-    console.width = max(console.width, console.measure(table).maximum)
+    table = _table(found, " ")
+    wide = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if wide > console.width and console.is_terminal:
+        table = _table(found, "\n")
+    elif wide > console.width:
+        console.width = wide
     console.print(table)
     for remark in remarks(found):
         console.print(remark, soft_wrap=True)
+
+
+def _table(found: dict[str, Any], before_shares: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from gateway.report import rows
+
+    head, *body = rows(found)
+    keys = len(found["by"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, title in enumerate(head):
+        table.add_column(title, justify="left" if place < keys else "right", overflow="fold")
+    for cells in body:
+        if cells is body[-1]:
+            table.add_section()
+        numbers = [cell.replace(" ", before_shares) for cell in cells[keys:]]
+        table.add_row(*cells[:keys], *numbers, style="bold" if cells is body[-1] else None)
+    return table
 
 
 def _load(option: Path | None) -> Config:

@@ -18,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from gateway.message import AttemptState, MessageState, microseconds
+from gateway.render import drafted
 from gateway.report.targets import Held, held
 from providers import Act, Agent, Channel, Sms
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Step, Target
     from gateway.store import Story, Try, Unattributed
-    from providers import Settings
+    from providers import Content, Settings
 
 GROUPS: Final = 2000
 """Who names campaigns and variants chooses how many there are; nobody reads more, and memory is bounded."""
@@ -195,7 +196,12 @@ class Counting:
     """A report in the making: stories go in, and none is kept."""
 
     def __init__(
-        self, question: Question, zone: ZoneInfo, priced: Mapping[str, Settings], targets: Sequence[Target]
+        self,
+        question: Question,
+        zone: ZoneInfo,
+        priced: Mapping[str, Settings],
+        targets: Sequence[Target],
+        public_url: str | None = None,
     ) -> None:
         """Begin.
 
@@ -204,10 +210,12 @@ class Counting:
             zone: by whose clock days are told.
             priced: the providers whose price is known.
             targets: those in force.
+            public_url: where links of ours lead, which are of another length than those in whose place they stand.
         """
         self._question = question
         self._zone = zone
         self._priced = priced
+        self._public_url = public_url
         self._stages: dict[str, int] = {}
         for target in targets:
             for stage in (target.stage, target.of_stage):
@@ -307,10 +315,14 @@ class Counting:
         """What vendors took of it; what they take for one, by its key, once."""
         taken = {one.repeats or one.id: one for one in story.tries if one.state in _TOOK}
         for one in taken.values():
+            text = story.text if one.channel is Channel.SMS else None
             if price := self._priced.get(one.provider):
-                text = story.text if one.channel is Channel.SMS else None
-                tally.units[one.provider] += 1 if text is None else price.units(Sms(text))
+                tally.units[one.provider] += 1 if text is None else price.units(self._sent(one, text))
         tally.unpriced += any(one.provider not in self._priced for one in taken.values())
+
+    def _sent(self, carrier: Try, text: str) -> Content:
+        """A text message, as long as it went out."""
+        return drafted(Sms(text), self._public_url) if carrier.tracked and self._public_url else Sms(text)
 
     def _row(self, tally: _Tally, stages: Mapping[str, int]) -> Row:
         count = tally.count

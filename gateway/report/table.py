@@ -73,10 +73,7 @@ def _with_share(count: int, share: float | None) -> str:
 def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     """What the table does not show: targets, what never went, who left, how long it took."""
     total = report["total"]
-    for key, row in (("everything", total), *((words.name(group["key"]), group) for group in report["groups"])):
-        for held in words.telling(row):
-            sign, verdict = words.VERDICTS[held["verdict"]]
-            yield f"{sign} {key}: {words.target(held)}: {verdict}; {words.outcome(held)}"
+    yield from _targets(report)
     for said, count in words.losses(total):
         yield f"{words.number(count)} {said}"
     if under_way := words.under_way(total):
@@ -84,10 +81,7 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if total["deferred"]:
         share = words.percent(total["shares"]["deferred"]["of_requested"])
         yield f"{words.number(total['deferred'])} put off at least once by a rule ({share} of requested)"
-    for word, done in (("opted_out", "opted out"), ("uninstalled", "uninstalled")):
-        if total[word]:
-            by_band = ", ".join(f"{band}: {words.number(total['left'][word][band])}" for band in PRESSURES)
-            yield f"{words.number(total[word])} {done}, by contacts in the week before: {by_band}"
+    yield from _who_left(total)
     for word, done in (("to_open", "opened"), ("to_click", "clicked")):
         if (seconds := total["median_seconds"][word]) is not None:
             yield f"half of those that were {done} were within {words.length(seconds)}"
@@ -96,6 +90,27 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if total["cost"] and total["unpriced"]:
         yield f"{words.number(total['unpriced'])} went by providers whose cost is not configured"
     yield from unattributed(report)
+
+
+def _targets(report: Mapping[str, Any]) -> Iterator[str]:
+    """Of all messages, and of groups as far as they are many enough to tell."""
+    for held in words.telling(report["total"]):
+        yield f"{words.VERDICTS[held['verdict']][0]} {_fared(held)}"
+    for group in report["groups"]:
+        for held in words.telling(group):
+            if held["verdict"] != "too_few":
+                yield f"{words.VERDICTS[held['verdict']][0]} {words.name(group['key'])}: {_fared(held)}"
+
+
+def _who_left(total: Mapping[str, Any]) -> Iterator[str]:
+    for word, done in (("opted_out", "opted out"), ("uninstalled", "uninstalled")):
+        if total[word]:
+            by_band = ", ".join(f"{band}: {words.number(total['left'][word][band])}" for band in PRESSURES)
+            yield f"{words.number(total[word])} {done}, by contacts in the week before: {by_band}"
+
+
+def _fared(held: Mapping[str, Any]) -> str:
+    return f"{words.target(held)}: {words.VERDICTS[held['verdict']][1]}; {words.outcome(held)}"
 
 
 def unattributed(report: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ _ENDS: Final[Mapping[tuple[str, str], str]] = {
     ("parked", "poison"): "parked: it kills who works on it",
 }
 _PERCENT: Final = "\N{NO-BREAK SPACE}%"
-_TENTH: Final = 0.1
+_TENTH: Final = Decimal("0.1")
 _UNOPENED: Final = ("sms", "robocall", "none")
 """Channels of which nobody learns whether a message was opened."""
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -44,7 +44,7 @@ def percent(share: float | None) -> str:
     """To a tenth; what is not all is never called 100 %."""
     if share is None:
         return NOTHING
-    hundredths = share * 100
+    hundredths = Decimal(str(share)) * 100
     if hundredths in (0, 100):
         return f"{hundredths:.0f}{_PERCENT}"
     if hundredths < _TENTH:
@@ -67,12 +67,12 @@ def length(seconds: float | None) -> str:
 
 
 def money(amounts: Mapping[str, str]) -> str:
-    """Of each currency, to a hundredth; to a hundredth of that, where there is less than one."""
+    """Of each currency, to a hundredth; to a hundredth of that, where there is hardly any."""
     return ", ".join(f"{_amount(Decimal(amount))}\N{NO-BREAK SPACE}{currency}" for currency, amount in amounts.items())
 
 
 def _amount(amount: Decimal) -> str:
-    return f"{amount:,.{2 if amount >= 1 or not amount else 4}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{amount:,.{2 if amount >= _TENTH or not amount else 4}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def losses(row: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

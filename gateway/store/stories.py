@@ -50,6 +50,8 @@ class Try:
     begun_at: datetime
     repeats: str | None
     """The attempt that a vendor takes it for."""
+    tracked: bool
+    """Links of ours were in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +169,24 @@ def _messages(wanted: Wanted, start: str, end: str) -> Operation[list[Any]]:
 
 def _tries(ids: list[str]) -> Operation[dict[str, list[Try]]]:
     tries: dict[str, list[Try]] = defaultdict(list)
-    for message, attempt, number, channel, provider, state, begun_at, repeats in (
+    for message, attempt, number, channel, provider, state, begun_at, repeats, tracked in (
         yield Fetch(
-            "select message, id, number, channel, provider, state, begun_at, repeats from attempts"
+            "select message, id, number, channel, provider, state, begun_at, repeats, tracked from attempts"
             " where message = any($1) order by number",
             (ids,),
         )
     ):
         tries[message].append(
-            Try(attempt, number, Channel(channel), provider, AttemptState(state), instant(begun_at), repeats)
+            Try(
+                attempt,
+                number,
+                Channel(channel),
+                provider,
+                AttemptState(state),
+                instant(begun_at),
+                repeats,
+                bool(tracked),
+            )
         )
     return tries
 

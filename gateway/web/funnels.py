@@ -134,7 +134,8 @@ class Funnels:
 
     async def _counted(self, question: Question, now: datetime) -> Report:
         """Page by page, so that whoever sends waits for none of it."""
-        counting = Counting(question, self._judge().policy.zone, self._priced, self._targets())
+        judge = self._judge()
+        counting = Counting(question, judge.policy.zone, self._priced, self._targets(), judge.public_url)
         fields = frozenset({By.STAGE, By.VARIANT}.intersection(question.by))
         wanted = Wanted(
             question.since,

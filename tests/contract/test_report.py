@@ -170,24 +170,25 @@ class Campaign:
     async def work(self) -> None:
         """Take up what is due, to its end."""
         world = self.world
-        while leases := await world.lease(1000):
-            steps = await world.claim(*leases)
-            while claimed := [step for step in steps if isinstance(step, Claimed)]:
-                settled = [Settlement(one, self.outcome()) for one in claimed]
-                self.attempts += [s.claimed.attempt for s in settled if s.outcome.state in MAY_HAVE_ARRIVED]
-                steps = await world.store.settle(settled, world.judge)
+        while leases := await world.lease():
+            for place in range(0, len(leases), 100):
+                steps = await world.claim(*leases[place : place + 100])
+                while claimed := [step for step in steps if isinstance(step, Claimed)]:
+                    settled = [Settlement(one, self.outcome()) for one in claimed]
+                    self.attempts += [s.claimed.attempt for s in settled if s.outcome.state in MAY_HAVE_ARRIVED]
+                    steps = await world.store.settle(settled, world.judge)
 
     async def wave(self, at: datetime) -> None:
         world = self.world
         world.now = at
-        new = [self.new(len(self.requests)) for _ in range(SIZE)]
-        await world.accept(*new)
+        for _ in range(0, SIZE, 100):
+            await world.accept(*[self.new(len(self.requests)) for _ in range(100)])
         await self.work()
 
     async def news(self) -> None:
-        """Receipts of half of what was attempted: some early, some twice, all in disorder."""
+        """Receipts of a third of what was attempted: some early, some twice, all in disorder."""
         told = []
-        for attempt in self.random.sample(self.attempts, len(self.attempts) // 2):
+        for attempt in self.random.sample(self.attempts, len(self.attempts) // 3):
             ways: Sequence[ReceiptStatus] = self.random.choice(
                 (
                     (ReceiptStatus.ACCEPTED, ReceiptStatus.DELIVERED),
@@ -198,8 +199,8 @@ class Campaign:
             )
             told += [Receipt(attempt.id, status, "V-1", status) for status in ways]
         self.random.shuffle(told)
-        for place in range(0, len(told), 200):
-            await self.world.store.receipt(told[place : place + 200], self.world.judge)
+        for place in range(0, len(told), 25):
+            await self.world.store.receipt(told[place : place + 25], self.world.judge)
 
     async def acts(self) -> None:
         """What people and machines do, some of it told twice, in disorder."""
@@ -225,8 +226,8 @@ class Campaign:
         ]
         deeds += [*people, Deed(Act.OPENED, Agent.HUMAN, "app", "nobody", attempt="0" * 26)]
         self.random.shuffle(deeds)
-        for place in range(0, len(deeds), 500):
-            await self.world.store.record(deeds[place : place + 500], self.world.judge)
+        for place in range(0, len(deeds), 200):
+            await self.world.store.record(deeds[place : place + 200], self.world.judge)
 
     async def noes(self) -> None:
         """Some say no: by one click, by a text message, to a service."""

@@ -72,6 +72,8 @@ PURE = {
     "gateway.languages",
     "gateway.pace",
     "gateway.pressure",
+    "gateway.report",
+    *(f"gateway.report.{module}" for module in ("counting", "drawing", "page", "table", "targets", "told", "words")),
     "gateway.sentences",
     "providers._bounces",
     *(f"gateway.webhooks.{module}" for module in ("addresses", "standard", "topics")),

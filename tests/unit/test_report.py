@@ -55,7 +55,7 @@ CLICKS = Target(Step.CLICKED, None, Step.SENT, None, 0.2, None, None, None)
 def attempt(
     state: AttemptState = AttemptState.ACCEPTED, channel: Channel = Channel.SMS, number: int = 1, **fields: Any
 ) -> Try:
-    made = Try(f"a{number}", number, channel, "text", state, NOON, None)
+    made = Try(f"a{number}", number, channel, "text", state, NOON, None, tracked=False)
     return replace(made, **fields)
 
 
@@ -295,6 +295,16 @@ def test_cost_is_exact_however_much_of_it_there_is() -> None:
 def test_text_messages_cost_by_their_parts_where_the_vendor_counts_those(text: str, parts: int) -> None:
     assert counted([story(text=text)], priced={"text": twilio()}).total.cost == {"USD": Decimal("0.0075") * parts}
     assert counted([story(text=text)], priced={"text": priced()}).total.cost == {"USD": Decimal("0.0075")}
+
+
+def test_a_text_costs_as_it_went_out_with_short_links_in_it() -> None:
+    text = f"{'a' * 140} https://example.com/{'b' * 30}"
+    counting = Counting(QUESTION, zone("UTC"), {"text": twilio()}, (), "https://m.example")
+    counting.add([story(text=text), story(text=text, tries=(attempt(tracked=True),))])
+    assert counting.report(NOON).total.cost == {"USD": Decimal("0.0075") * (2 + 2)}
+    text = f"{'a' * 120} https://example.com/{'b' * 30}"
+    counting.add([story(text=text), story(text=text, tries=(attempt(tracked=True),))])
+    assert counting.report(NOON).total.cost == {"USD": Decimal("0.0075") * (2 + 2 + 2 + 1)}
 
 
 @pytest.mark.parametrize(
@@ -574,7 +584,8 @@ def test_a_table_leaves_out_what_says_nothing() -> None:
 
 def test_remarks_say_what_a_table_does_not_show() -> None:
     said = [remark.replace("\xa0", " ").replace("\u202f", " ") for remark in remarks(told())]
-    assert "✓ everything: clicked: at least 20 % of sent: met; 95.2 % of 42, between 84.2 % and 98.7 %" in said
+    assert "✓ clicked: at least 20 % of sent: met; 95.2 % of 42, between 84.2 % and 98.7 %" in said
+    assert "✓ spring · sms: clicked: at least 20 % of sent: met; 95.2 % of 42, between 84.2 % and 98.7 %" in said
     assert "3 refused: opted out" in said
     assert "1 expired, last held by night" in said
     assert "1 under way" in said

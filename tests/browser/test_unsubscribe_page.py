@@ -105,7 +105,7 @@ async def window(browser: Browser, *, but: str = "nothing", **options: Any) -> A
     assert asked == {"document"}
 
 
-@pytest.mark.parametrize("said", [None, "kind", "all", "back"])
+@pytest.mark.parametrize("said", [None, "kind", "all"])
 async def test_everybody_can_read_and_use_it_on_a_phone(
     browser: Browser, desk: Desk, said: str | None, keep: Callable[[Page, str], Awaitable[None]]
 ) -> None:

@@ -71,6 +71,11 @@ def hourly(metric: str, *by: str) -> Query:
     return _by("sum", f"increase({metric}[1h])", by)
 
 
+def daily(metric: str, *by: str) -> Query:
+    """How many in the last day."""
+    return _by("sum", f"increase({metric}[1d])", by)
+
+
 def quantile(share: float, histogram: str, *by: str) -> Query:
     """What this share of the observations does not exceed."""
     buckets = _by("sum", f"rate({histogram}_bucket[$__rate_interval])", (*by, "le"))
@@ -104,6 +109,15 @@ def _by(how: str, what: str, labels: tuple[str, ...]) -> Query:
 def _legend(labels: tuple[str, ...]) -> str:
     return " ".join(f"{{{{{label}}}}}" for label in labels)
 
+
+_LEFT: Final = 'gateway_departures_total{band!="0"}'
+LIKELIER: Final = Query(
+    f"{daily(_LEFT, 'act', 'band').expr}"
+    f" / on (act) group_left {daily(_LEFT, 'act').expr}"
+    f" / on (band) group_left {most('gateway_pressure_ratio', 'band').expr}",
+    "{{act}} {{band}}",
+)
+"""The part of those who leave that a band has, by its part of those who are contacted: 1 is no likelier than others."""
 
 ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
     "Traffic": (
@@ -142,6 +156,7 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
             hourly("gateway_departures_total", "act", "band"),
         ),
         panel("People contacted in the week, by how often", "percentunit", most("gateway_pressure_ratio", "band")),
+        panel("How much likelier people leave under pressure", "short", LIKELIER),
         panel("What people answered", "cps", rate("gateway_replies_total", "provider", "wish")),
         panel("Mail that came back", "cps", rate("gateway_bounces_total", "was")),
         panel("Events that services reported", "cps", rate("gateway_reports_total", "event", "answer")),
@@ -192,6 +207,7 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
         panel("Since the oldest not settled expired", "s", most("gateway_oldest_unclosed_seconds").named("age")),
         panel("Age of the oldest put off", "s", most("gateway_oldest_deferred_seconds").named("age")),
         panel("Events that wait for webhooks", "short", most("gateway_webhook_waiting_events", "webhook")),
+        panel("Age of the oldest of them", "s", most("gateway_webhook_oldest_seconds", "webhook")),
         panel("Calls of webhooks", "cps", rate("gateway_webhook_calls_total", "webhook", "outcome")),
         panel("Events not published", "short", most("gateway_outbox_events").named("in the store")),
         panel("Events published", "cps", rate("gateway_events_published_total").named("events")),

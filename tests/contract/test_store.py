@@ -426,7 +426,8 @@ async def test_what_stands_in_line_expires_all_the_same(world: World) -> None:
     await world.accept(head, behind)
     await world.due()
     world.pass_time(hours=2)
-    assert Ended(MessageState.EXPIRED, "expires_at") in await world.due()
+    (end,) = [step for step in await world.due() if isinstance(step, Ended)]
+    assert (end.state, end.reason) == (MessageState.EXPIRED, "expires_at")
     assert await world.state(behind) is MessageState.EXPIRED
 
 

@@ -419,7 +419,7 @@ def unheard(states: Mapping[tuple[str, str], str], events: Iterable[dict[str, An
         told = heard.setdefault((event["source"], event["id"]), [])
         if told and told[-1][0] >= event["sequence"]:
             wrong.append(f"{event['source']} {event['id']}: {event['sequence']} after {told[-1][0]}")
-        told.append((event["sequence"], event["state"]))
+        told.append((event["sequence"], event.get("state", "")))  # what was done with it has none
     for key, state in states.items():
         told_states = {told for _, told in heard.get(key, ())}
         if state != "waiting" and state not in told_states:

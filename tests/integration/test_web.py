@@ -965,8 +965,8 @@ async def test_metrics_are_served_in_the_form_that_is_asked_for(gateway: Gateway
 
 
 async def test_unknown_addresses_and_methods(gateway: Gateway) -> None:
-    for session in (gateway.private, gateway.public):
-        async with session.get("/nowhere") as response:
+    for session, path in ((gateway.private, "/nowhere"), (gateway.public, "/no/where")):
+        async with session.get(path) as response:
             await problem(response, 404)
     async with gateway.private.patch("/v1/messages") as response:
         await problem(response, 405)

@@ -42,6 +42,7 @@ def broken(seeds: Iterable[int], tables: bytes) -> Iterator[str]:
             )
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seeds", SEEDS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_every_promise_is_kept(seeds: range, tables: bytes) -> None:
     if GIVEN:

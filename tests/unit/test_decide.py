@@ -18,6 +18,7 @@ from gateway.decide import (
     Facts,
     Health,
     fingerprint,
+    subject_of,
 )
 from gateway.forecast import explained
 from gateway.lines import bucket_of, line_of
@@ -372,6 +373,22 @@ def test_a_clock_that_is_set_back_frees_no_place() -> None:
     held = step(facts(contacts=[contact(ahead + SECOND)]))
     assert isinstance(held, Deferred)
     assert held.until > ahead
+
+
+def test_what_rules_hold_is_freed_by_other_rules_and_what_a_vendor_holds_is_not() -> None:
+    assert waits(facts(contacts=[contact(NOON)])).by_rules is True
+    failed = facts(attempts=[attempt(AttemptState.NOT_SENT)])
+    assert waits(failed, tried={"one", "two"}).by_rules is False
+
+
+def test_rules_are_asked_about_the_message_as_it_is() -> None:
+    known = facts(message=message(campaign="spring", priority=Priority.HIGH, body={"labels": {"team": "growth"}}))
+    where, subject = subject_of(known, Address(Channel.SMS, PHONE), POLICY)
+    about = known.message
+    assert (subject.channel, subject.category, subject.campaign) == ("sms", "news", "spring")
+    assert (subject.person, subject.priority, subject.expires_at) == ("ann", Priority.HIGH, about.expires_at)
+    assert (subject.country, dict(subject.labels)) == (where.country, {"team": "growth"})
+    assert where.country == "US"
 
 
 # ---------------------------------------------------------------------------------------------------- lines and buckets

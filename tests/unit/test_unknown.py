@@ -84,6 +84,13 @@ def test_the_last_repeat_begins_before_the_window_ends_and_then_the_category_dec
     assert nearly.until == last
 
 
+def test_a_repeat_waits_no_longer_than_until_the_message_expires() -> None:
+    soon = replace(made(unsure()), message=message(category="news", expires_at=NOON + SECOND))
+    waits = after(soon)
+    assert isinstance(waits, Deferred)
+    assert waits.until == NOON + SECOND
+
+
 def test_the_window_runs_from_the_first_use_of_the_key() -> None:
     late = unsure(2, begun_at=NOON + 10 * MINUTE, ended_at=NOON + 11 * MINUTE, repeats="a1")
     known = made(unsure(), late, now=NOON + 14 * MINUTE)

@@ -6,7 +6,6 @@ Pure. Made of the JSON alone, as ``sentences`` are.
 from __future__ import annotations
 
 import csv
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.report import words
@@ -124,8 +123,7 @@ def unattributed(report: Mapping[str, Any]) -> Iterator[str]:
 def sheet(report: Mapping[str, Any]) -> str:
     """As CSV (RFC 4180): a row for each group, or one for all where nothing is grouped by."""
     by, total = report["by"], report["total"]
-    text = StringIO()
-    # Names are whatever services sent: none may become a formula of whoever opens the file.
+    text = _Text()
     write = csv.writer(text).writerow
     write(
         [
@@ -150,8 +148,19 @@ def sheet(report: Mapping[str, Any]) -> str:
                 *(row["cost"].get(currency, "0") for currency in total["cost"]),
             ]
         )
-    return text.getvalue()
+    return "".join(text.lines)
+
+
+class _Text:
+    """What csv writes to."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def _harmless(name: str) -> str:
+    """Somebody else's word, which must not be a formula of whoever opens the file."""
     return f"'{name}" if name.startswith(_FORMULA) else name

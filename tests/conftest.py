@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import PostgreSQL, RabbitMQ, ServerFailed, ServerMissing
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _S = TypeVar("_S", RabbitMQ, PostgreSQL)
+
+if settings.get_current_profile_name() == "default":  # else somebody has chosen another
+    settings.register_profile("patient", settings.get_profile("default"), deadline=None)
+    settings.load_profile("patient")  # how long an example takes says what else the machine does
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from gateway.abuse import fingerprint
 from gateway.ids import new_id
 from gateway.message import OptOut
 from gateway.store.engine import Fetch, Operation, Run
-from gateway.store.upkeep import REPLY, opt_out_address
+from gateway.store.upkeep import REPLY, opt_in, opt_out_address
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -38,13 +38,8 @@ def start(key: str, address: str) -> Operation[bool]:
     """
     if not (yield from _is_new(key)):
         return False
-    told = fingerprint(address)
-    yield Run(
-        "delete from optouts where person = '' and address = $1 and channel = '' and category = '' and topic = ''"
-        " and via = $2",
-        [(told, REPLY)],
-    )
-    yield Run("delete from suppressions where address = $1 and channel = $2", [(told, Channel.SMS)])
+    yield from opt_in("", address, OptOut(), [REPLY])
+    yield Run("delete from suppressions where address = $1 and channel = $2", [(fingerprint(address), Channel.SMS)])
     return True
 
 

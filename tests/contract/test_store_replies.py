@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import asyncpg
 import orjson
 import pytest
 
@@ -13,6 +15,7 @@ from gateway.message import AttemptState, MessageState, OptOut
 from gateway.store import Claimed
 from providers import Act, Channel
 from tests.contract.world import ACCEPTED, PHONE, World, outcome
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from gateway.acts import Noted
@@ -131,6 +134,28 @@ async def test_a_stop_is_remembered_of_everybody_who_was_contacted_there(world: 
     assert noted[0].owed.message == first.message.id  # to which it was said, and not the last
     bodies = [orjson.loads(body) for *_, body in await world.store.unpublished(1000)]
     assert len([event for event in bodies if event.get("act") == "opted_out"]) == 2
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
+async def test_a_stop_waits_for_what_is_being_decided_of_those_who_were_contacted_there(world: World) -> None:
+    """Of the others there is one writer. A decision holds its person's row: it is over, or it will see the stop."""
+    await world.sent(world.new("ann"))
+    deciding, looking = await asyncpg.connect(world.url), await asyncpg.connect(world.url)
+    try:
+        async with deciding.transaction():
+            await deciding.execute("select 1 from profiles where person = 'ann' for update")
+            stopping = asyncio.create_task(stop(world, "CA1", "keypress"))
+
+            async def waits() -> bool:
+                asked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+                return bool(await looking.fetchval(f"{asked} and datname = current_database()"))
+
+            await wait_until(waits, 4)
+            assert not stopping.done()
+        assert await stopping
+    finally:
+        await deciding.close()
+        await looking.close()
 
 
 async def test_what_is_under_way_to_a_number_is_known(world: World) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.faults import records
+from tests.faults.launch import FREEZE
 from tests.faults.rows import FULL
 from tests.faults.world import Request, vendor, world
+from tests.servers import wait_until
 from tests.vendors.twilio import ACCOUNT_SID, AUTH_TOKEN
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.tally import Tally
-    from tests.faults.world import World
+    from tests.faults.world import Vendor, World
 
 AT_ONCE = 10
 """Persons who race at a time."""
@@ -27,6 +29,7 @@ TAKES = 0.02
 """Seconds that the vendor takes, so that some are caught while it does."""
 EARLY, LATE = 0.0, 0.3
 """Seconds after which a person says no: before, while and after the first message goes."""
+PATH = "/callbacks/twilio"
 FEWER = 5
 """Part of the row's count that say no by a text."""
 WAITS = timedelta(seconds=0.4)
@@ -54,20 +57,43 @@ async def test_nothing_is_handed_over_once_a_stop_by_text_is_answered(
     """Fewer, for each is answered an attempt's time after it was said."""
     drawn = random.Random(1919)
     async with vendor(tmp_path) as taker:
-        twilio = {
-            "kind": "twilio_sms",
-            "base_url": taker.url,
-            "account_sid": ACCOUNT_SID,
-            "auth_token": AUTH_TOKEN,
-            "sender": "+15005550006",
-        }
-        change = [("providers.twilio", twilio), ("routes.sms", ["twilio"])]
+        change = _twilio(taker)
         async with world(tmp_path, store=postgres_url, gateways=2, change=change, shared=taker) as here:
 
             async def says_no(person: str) -> None:
-                await here.say_stop(person, "/callbacks/twilio", to=drawn.randrange(2))
+                await here.say_stop(person, PATH, to=drawn.randrange(2))
 
             await _races(here, count // FEWER, drawn, 2, tally, says_no)
+
+
+@pytest.mark.row("F19")
+async def test_what_a_worker_that_sleeps_is_about_to_send_is_not_sent_after_a_stop_by_text_is_answered(
+    postgres_url: str, tmp_path: Path, tally: Tally
+) -> None:
+    """It sleeps right before the first byte, and whoever says stop never had anything from us before."""
+    async with vendor(tmp_path) as taker:
+        change = [*_twilio(taker), ("worker.attempt", "4s")]
+        common: dict[str, Any] = {"gateways": 2, "start": False, "shared": taker}
+        async with world(tmp_path, store=postgres_url, change=change, **common) as here:
+            other, sleeper = here.gateways
+            await other.start().ready(60)
+            other.pause()
+            await sleeper.start(f"{FREEZE}provider.before_write").ready(60)
+            assert await here.post([Request("next", "stopper", "leave")], to=1) == [202]
+            await wait_until(lambda: sleeper.frozen, 20, "it is frozen")
+            other.resume()
+            await here.say_stop("stopper", PATH)
+            sleeper.resume()
+            await here.settled(60)
+            tally.fault()
+            tally.judge(await here.verdict())
+            assert here.taken() == 0
+
+
+def _twilio(vendor: Vendor) -> list[tuple[str, Any]]:
+    """Text messages go through it."""
+    account = {"account_sid": ACCOUNT_SID, "auth_token": AUTH_TOKEN, "sender": "+15005550006"}
+    return [("providers.twilio", {"kind": "twilio_sms", "base_url": vendor.url, **account}), ("routes.sms", ["twilio"])]
 
 
 async def _races(

@@ -5,7 +5,6 @@ Pure. Of some of them: who has been contacted in a week is too many to ask each 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -67,17 +66,15 @@ def chosen(last: Sequence[tuple[str, datetime]], scanned: int, most: int, now: d
         most: persons to choose.
         now: when that was.
     """
-    people: dict[str, None] = {}
-    reached = now
+    people: dict[str, datetime] = {}
     for person, begun in last:
         if person not in people and len(people) == most:
             break
-        people[person] = None
-        reached = begun
+        people[person] = begun
     else:
         if len(last) < scanned:
             return Chosen(tuple(people), 1.0)
-    return Chosen(tuple(people), max((now - reached) / PRESSURE, _LEAST))
+    return Chosen(tuple(people), max((now - min(people.values())) / PRESSURE, _LEAST))
 
 
 _LEAST = 1e-9
@@ -97,7 +94,6 @@ def used(one: Contacted, policy: Policy, now: datetime, span: timedelta) -> dict
         last.campaign,
         where.zones,
         where.calendar,
-        one.person,
         labels=last.labels,
         country=where.country,
     )
@@ -129,25 +125,20 @@ def measured(caps: Sequence[Mapping[str, str]], contacts: Sequence[int], covered
         contacts: of each person, see ``pressed``; at least one.
         covered: see ``Chosen``.
     """
-    counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for found in caps:
-        for cap, word in found.items():
-            counted[cap][word] += 1
-    weights: defaultdict[str, float] = defaultdict(float)
-    for number in contacts:
-        weights[band(number)] += 1 / chance(number, covered)
+    rules = sorted({cap for found in caps for cap in found})
+    weights = [(band(number), weight(number, covered)) for number in contacts]
     return Measured(
         len(contacts),
-        {cap: _shares(words, USED) for cap, words in counted.items()},
-        _shares(weights, PRESSED) if weights else {},
+        {cap: _shares(USED, [(found[cap], 1) for found in caps if cap in found]) for cap in rules},
+        _shares(PRESSED, weights) if weights else {},
     )
 
 
-def chance(contacts: int, covered: float) -> float:
-    """How likely somebody with so many contacts, at any time of a week, has one within that part of it."""
-    return 1 - (1 - covered) ** contacts
+def weight(contacts: int, covered: float) -> float:
+    """How many with so many contacts in a week each of them stands for who had one within that part of it."""
+    return 1 / (1 - (1 - covered) ** contacts)
 
 
-def _shares(weights: Mapping[str, float], words: Iterable[str]) -> dict[str, float]:
-    whole = sum(weights.values())
-    return {word: weights.get(word, 0) / whole for word in words}
+def _shares(words: Iterable[str], weights: Sequence[tuple[str, float]]) -> dict[str, float]:
+    whole = sum(number for _, number in weights)
+    return {word: sum(number for of, number in weights if of == word) / whole for word in words}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from gateway.decide import Ended
 from gateway.message import MessageState, Profile
 from gateway.metrics import Metrics
 from gateway.outcome import accepted
+from gateway.pressure import Measured
 from gateway.sampler import Sampler
 from gateway.store import Claimed
 from providers import ReceiptStatus
 from tests.contract.world import ACCEPTED, NIGHT, NOON, World, receipt
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from gateway.store import NewMessage
@@ -112,6 +115,25 @@ async def test_what_did_not_arrive_presses_nobody(world: World, sampler: Sampler
     assert value(metrics, "gateway_sampled_persons") == 0
     assert value(metrics, "gateway_cap_persons_ratio", rule="daily", used="full") is None
     assert value(metrics, "gateway_pressure_ratio", band="1-2") is None
+
+
+async def test_one_worker_samples_and_the_others_tell_nothing_of_what_they_found_before(
+    world: World, sampler: Sampler, metrics: Metrics
+) -> None:
+    await sent(world, "ann")
+    idle = Metrics("idle")
+    idle.sampled(Measured(7, {"gone": {"full": 1}}, {"6+": 1}))
+    idle.oldest_deferred.set(9)
+    async with asyncio.timeout(10):
+        at_work = asyncio.create_task(sampler.run())
+        await wait_until(lambda: value(metrics, "gateway_sampled_persons") == 1)
+        beside = asyncio.create_task(Sampler(world.store, lambda: world.judge, "another", idle).run())
+        await wait_until(lambda: value(idle, "gateway_sampled_persons") == 0)
+    assert value(idle, "gateway_cap_persons_ratio", rule="gone", used="full") is None
+    assert value(idle, "gateway_oldest_deferred_seconds") == 0
+    for task in (at_work, beside):
+        task.cancel()
+    await asyncio.gather(at_work, beside, return_exceptions=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- deferred

@@ -47,6 +47,8 @@ async def test_one_mail_and_one_text_are_followed_from_publish_to_converted(
         await counts(here, "gateway_attempts_total", 1, channel="email", provider="mail", state="accepted")
         await counts(here, "gateway_delivery_reports_total", 1, provider="text", status="delivered")
 
+        assert await here.count("select count(*) from jobs where name = 'sample'") == 1  # so that caps are measured
+
         # The person looks, and follows a link.
         by_theirs = {"id": "e-1", "event": "opened", "request": "mail-1"}
         by_ours = {"id": "e-2", "event": "clicked", "message": mail["message"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.acts import PRESSURE, band
 from gateway.message import Profile
-from gateway.pressure import FULL, PRESSED, USED, Contacted, chance, chosen, measured, pressed, used
+from gateway.pressure import FULL, PRESSED, USED, Contacted, chosen, measured, pressed, used, weight
 from tests.unit.deciding import DAY, HOUR, MINUTE, NEW_YORK, NOON, PHONE, SPAN, TOKYO, contact, ruled
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ CAPS = """
     - {name: american, limit: 9, per: 7d, country: US}
     - {name: shadow, limit: 9, per: 24h, enforce: 0%}
     - {name: receipts, limit: 9, per: 24h, category: receipt}
+    - {name: alike, limit: 2, per: 24h, scope: [user, category]}
+    - {name: teasers, limit: 9, per: 24h, label: {kind: teaser}}
   minimum_gap: 2h
 """
 POLICY = ruled(CAPS)
@@ -86,6 +89,28 @@ def test_caps_are_asked_about_a_message_like_the_last() -> None:
     assert "texts" not in found
     assert "texts" in told(person(text))
     assert "receipts" not in found
+
+
+def test_what_a_cap_is_narrowed_to_is_looked_for_in_the_last_contact() -> None:
+    labelled = contact(NOON - HOUR, labels={"kind": "teaser"})
+    assert told(person(labelled))["teasers"] == "below_half"
+    assert "teasers" not in told(person(contact(NOON - HOUR)))
+    others = [contact(NOON - hours * HOUR, category="receipt") for hours in (2, 3)]
+    assert told(person(contact(NOON - HOUR), *others))["alike"] == "below_full"
+
+
+def test_of_two_contacts_that_began_at_once_the_first_is_the_last() -> None:
+    text, mail = contact(NOON - HOUR), contact(NOON - HOUR + MINUTE, channel="email")
+    found = told(person(text, mail._replace(begun=text.begun)))
+    assert "texts" in found
+    assert "mails" not in found
+
+
+def test_of_whom_nothing_is_known_lives_where_the_policy_says() -> None:
+    late = [contact(NOON - hours * HOUR, where=TOKYO) for hours in (4, 5)]
+    somewhere = replace(POLICY, zone=TOKYO)
+    assert told(person(*late, phone=None, timezone=None), somewhere)["today"] == FULL
+    assert told(person(*late, phone=None, timezone=None), somewhere, NOON + 4 * HOUR)["today"] == "none"
 
 
 def test_a_cap_of_a_country_counts_those_who_may_live_there() -> None:
@@ -163,11 +188,12 @@ def test_shares_are_of_those_whom_a_cap_counts() -> None:
 
 @given(st.integers(1, 50), st.floats(0.001, 1))
 @settings(deadline=None)
-def test_the_chance_to_be_seen_is_one_less_that_of_being_missed_each_time(contacts: int, covered: float) -> None:
+def test_who_is_likelier_to_be_seen_weighs_that_much_less(contacts: int, covered: float) -> None:
+    """The chance to be seen is one, less that of being missed each time."""
     missed = 1.0
     for _ in range(contacts):
         missed *= 1 - covered
-    assert chance(contacts, covered) == pytest.approx(1 - missed)
+    assert weight(contacts, covered) * (1 - missed) == pytest.approx(1)
 
 
 def test_a_sample_of_the_last_contacts_says_what_is_the_case_of_all() -> None:

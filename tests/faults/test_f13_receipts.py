@@ -9,6 +9,7 @@ import random
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,16 +34,47 @@ EACH = 10
 """Receipts of a message, about."""
 MONTH = 30 * 24 * 3600 * 1_000_000
 """Microseconds."""
-STORIES = (
-    (("sent", None), ("delivered", None)),
-    (("queued", None), ("sending", None), ("sent", None), ("delivered", None)),
-    (("sent", None), ("undelivered", "30005")),
-    (("failed", "30008"),),
-    (("sent", None),),
+Fields = tuple[tuple[str, str], ...]
+
+
+class Story(NamedTuple):
+    """What Twilio reports of a message, in order."""
+
+    provider: str
+    news: tuple[Fields, ...]
+    state: str
+    """In which the attempt ends."""
+    agents: tuple[str, ...] = ()
+    """Who answered."""
+
+
+def text(*news: tuple[str, str], state: str) -> Story:
+    """Of a text: its status each time, and the code of an error."""
+    told = ((("MessageStatus", status), ("ErrorCode", code)) for status, code in news)
+    return Story("twilio", tuple(tuple(field for field in fields if field[1]) for fields in told), state)
+
+
+def call(*news: tuple[str, str], state: str, agents: tuple[str, ...] = ()) -> Story:
+    """Of a call: one field each time."""
+    return Story("voice", tuple((field,) for field in news), state, agents)
+
+
+HUNG_UP = ("CallStatus", "completed")
+TEXTS = (
+    text(("sent", ""), ("delivered", ""), state="delivered"),
+    text(("queued", ""), ("sending", ""), ("sent", ""), ("delivered", ""), state="delivered"),
+    text(("sent", ""), ("undelivered", "30005"), state="undelivered"),
+    text(("failed", "30008"), state="undelivered"),
+    text(("sent", ""), state="accepted"),
 )
-"""What Twilio reports of a message, in order."""
-STATES = {"sent": "accepted", "delivered": "delivered", "undelivered": "undelivered", "failed": "undelivered"}
-"""Of the last of a story → the attempt's."""
+CALLS = (
+    call(("CallStatus", "in-progress"), ("AnsweredBy", "human"), HUNG_UP, state="delivered", agents=("human",)),
+    call(("AnsweredBy", "machine_start"), HUNG_UP, state="delivered", agents=("machine",)),
+    call(("AnsweredBy", "unknown"), ("Digits", "1"), HUNG_UP, state="delivered", agents=("machine", "human")),
+    call(("CallStatus", "no-answer"), state="accepted"),
+    call(("CallStatus", "failed"), state="undelivered"),
+)
+CALL: dict[str, Any] = {"content": {"robocall": {"say": "Three minutes left."}}}
 
 ACTS = (("opened", None), ("clicked", None), ("app_opened", None), ("converted", "applied"), ("converted", "granted"))
 """What services report of what has arrived, each with its stage."""
@@ -57,10 +89,10 @@ Report = tuple[str, list[tuple[str, str]], str]
 """Path, fields and signature."""
 
 
-def report(attempt: str, sid: str, status: str, code: str | None) -> Report:
-    path = f"/callbacks/twilio?attempt={attempt}"
-    fields = [("MessageSid", sid), ("MessageStatus", status), ("AccountSid", ACCOUNT_SID)]
-    fields += [("ErrorCode", code)] if code else []
+def report(provider: str, attempt: str, sid: str, news: Fields) -> Report:
+    path = f"/callbacks/{provider}?attempt={attempt}"
+    kind = "MessageSid" if provider == "twilio" else "CallSid"
+    fields = [(kind, sid), ("AccountSid", ACCOUNT_SID), ("To", "+819012345678"), *news]
     return path, fields, signature(f"https://m.test{path}", fields)
 
 
@@ -111,18 +143,27 @@ async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, cou
     with spawn(command, tmp_path / "twilio.log", env=ENVIRONMENT, cwd=ROOT) as child:
         await wait_until(lambda: child.text.endswith("\n"), 30, "the vendor is ready")
         twilio = {
-            "kind": "twilio_sms",
             "base_url": f"http://127.0.0.1:{json.loads(child.text)['ports']['twilio']}",
             "account_sid": ACCOUNT_SID,
             "auth_token": AUTH_TOKEN,
             "sender": "+15005550006",
         }
         cap = {"caps": [{"name": "daily", "limit": 3, "per": "24h"}]}
-        change = [("providers.twilio", twilio), ("routes.sms", ["twilio"])]
+        change = [
+            ("providers.twilio", twilio | {"kind": "twilio_sms"}),
+            ("providers.voice", twilio | {"kind": "twilio_voice"}),
+            ("routes.sms", ["twilio"]),
+            ("routes.robocall", ["voice"]),
+            ("policy.categories.call", {"quiet_hours": "exempt", "channels": ["robocall"]}),
+        ]
         async with world(tmp_path, policy=cap, change=change) as here:
-            early, later = here.requests(count // EACH // 2, "capped"), here.requests(count // EACH // 2, "capped")
-            stories = itertools.cycle(STORIES)
-            told: dict[str, tuple[tuple[str, str | None], ...]] = {}
+            early, later = (
+                here.requests(count // EACH * 2 // 5, "capped")
+                + [replace(one, category="call") for one in here.requests(count // EACH // 10, **CALL)]
+                for _ in range(2)
+            )
+            stories = {"sms": itertools.cycle(TEXTS), "robocall": itertools.cycle(CALLS)}
+            told: dict[str, Story] = {}
             answers: list[int] = []
             informed: list[tuple[int, str | None]] = []
             acted: list[Acted] = []
@@ -133,7 +174,7 @@ async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, cou
                     await _settled(here)
                     await _age(here, drawn)
                 new = [line for line in _taken(ledger) if line["attempt"] not in told]
-                told |= {line["attempt"]: next(stories) for line in new}
+                told |= {line["attempt"]: next(stories[line["channel"]]) for line in new}
                 reached = await _reached(here, new, told)
                 if at_once:
                     assert await _open(here) > 0, "nothing was told early"
@@ -148,16 +189,19 @@ async def test_the_state_is_what_telling_them_in_order_gives(tmp_path: Path, cou
             assert set(informed) == {(202, "recorded"), (200, "recorded")}
             assert len(informed) == len(acted) * len(ACTS) * TIMES
             await _same(here, told)
-            await _same_acts(here, acted)
+            await _same_acts(here, told, acted)
 
             forged = _forged(_taken(ledger), drawn, count // 5)
             assert set(await tell(here, forged)) == {403}
-            nobodys = [report(f"0{n:025}", "SM1", "delivered", None) for n in range(count // 10)]
+            nobodys = [
+                report("twilio", f"0{n:025}", "SM1", (("MessageStatus", "delivered"),)) for n in range(count // 20)
+            ]
+            nobodys += [report("voice", f"0{n:025}", "CA1", (("AnsweredBy", "human"),)) for n in range(count // 20)]
             assert set(await tell(here, nobodys)) <= {204, 404}
             strangers = [{"id": f"s-{n}", "event": "opened", "request": f"nobody's-{n}"} for n in range(count // 10)]
             assert set(await inform(here, strangers)) == {(202, "unmatched")}
             await _same(here, told)
-            await _same_acts(here, acted)
+            await _same_acts(here, told, acted)
             tally.fault(len(answers) + len(informed) + len(forged) + len(nobodys) + len(strangers))
             tally.messages = len(told)
 
@@ -166,12 +210,13 @@ def _taken(ledger: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ledger.read_bytes().splitlines()]
 
 
-def _scrambled(lines: list[dict[str, Any]], told: dict[str, Any], drawn: random.Random) -> list[Report]:
+def _scrambled(lines: list[dict[str, Any]], told: dict[str, Story], drawn: random.Random) -> list[Report]:
     """The story of each message backwards and five times over, mixed with the others'."""
     reports = []
     for line in lines:
-        story = [report(line["attempt"], line["reference"], *news) for news in told[line["attempt"]]]
-        times = [*story[::-1] * TIMES]
+        story = told[line["attempt"]]
+        once = [report(story.provider, line["attempt"], line["reference"], news) for news in story.news]
+        times = [*once[::-1] * TIMES]
         reports += drawn.sample(times, len(times))
     return drawn.sample(reports, len(reports))
 
@@ -183,14 +228,16 @@ class Acted(NamedTuple):
     person: str
     message: str
     attempt: str
+    channel: str
 
 
-async def _reached(here: World, lines: list[dict[str, Any]], told: dict[str, Any]) -> list[Acted]:
+async def _reached(here: World, lines: list[dict[str, Any]], told: dict[str, Story]) -> list[Acted]:
     """Those of them whose story does not end in failure."""
     (rows,) = await records.fetch(
-        here.store, "select m.request, m.person, m.id, a.id from attempts a join messages m on m.id = a.message"
+        here.store,
+        "select m.request, m.person, m.id, a.id, a.channel from attempts a join messages m on m.id = a.message",
     )
-    well = {line["attempt"] for line in lines if STATES[told[line["attempt"]][-1][0]] != "undelivered"}
+    well = {line["attempt"] for line in lines if told[line["attempt"]].state != "undelivered"}
     return [Acted(*row) for row in rows if row[3] in well]
 
 
@@ -213,12 +260,13 @@ def _scrambled_acts(reached: list[Acted], drawn: random.Random) -> list[dict[str
     return drawn.sample(events, len(events))
 
 
-async def _same_acts(here: World, acted: list[Acted]) -> None:
+async def _same_acts(here: World, told: dict[str, Story], acted: list[Acted]) -> None:
     """Each was remembered once, of the attempt that reached the person."""
     (rows,) = await records.fetch(
-        here.store, "select act, stage, person, message, attempt, channel, agent from acts order by act, stage, person"
+        here.store, "select act, stage, agent, via, person, message, attempt, channel from acts"
     )
-    expected = [(act, stage, *one[1:], "sms", "human") for one in acted for act, stage in ACTS]
+    expected = [(act, stage, "human", "service", *one[1:]) for one in acted for act, stage in ACTS]
+    expected += [("answered", None, agent, "callback", *one[1:]) for one in acted for agent in told[one.attempt].agents]
     assert sorted(map(tuple, rows), key=repr) == sorted(expected, key=repr)
 
 
@@ -228,14 +276,26 @@ async def _open(here: World) -> int:
     return int(found[0])
 
 
+FALSE: dict[str, tuple[str, Fields, Fields]] = {
+    "sms": (
+        "twilio",
+        (("MessageStatus", "undelivered"), ("ErrorCode", "30003")),
+        (("MessageStatus", "delivered"), ("ErrorCode", "30003")),
+    ),
+    "robocall": ("voice", (("CallStatus", "failed"),), (("AnsweredBy", "human"),)),
+}
+"""By channel: whose, what is signed, and what that is changed to."""
+
+
 def _forged(lines: list[dict[str, Any]], drawn: random.Random, number: int) -> list[Report]:
     """Good receipts, each changed after it was signed, or signed for another attempt or by another."""
     fakes = []
     for n in range(number):
         one, other = drawn.sample(lines, 2)
-        path, fields, signed = report(one["attempt"], one["reference"], "undelivered", "30003")
-        elsewhere = report(other["attempt"], one["reference"], "undelivered", "30003")[0]
-        changed = [(name, "delivered" if name == "MessageStatus" else value) for name, value in fields]
+        provider, false, true = FALSE[one["channel"]]
+        path, fields, signed = report(provider, one["attempt"], one["reference"], false)
+        elsewhere = report(provider, other["attempt"], one["reference"], false)[0]
+        changed = [*fields[:3], *true]
         another = signature(f"https://m.test{path}", fields, "another token")
         fakes.append(
             ((elsewhere, fields, signed), (path, changed, signed), (path, fields, another), (path, fields, ""))[n % 4]
@@ -259,11 +319,11 @@ async def _age(here: World, drawn: random.Random) -> None:
         database.execute(f"update attempts set begun_at = begun_at - {MONTH} where id in ({marks})")
 
 
-async def _same(here: World, told: dict[str, tuple[tuple[str, str | None], ...]]) -> None:
+async def _same(here: World, told: dict[str, Story]) -> None:
     """Each attempt is where its story ends, and holds a place unless it certainly did not arrive."""
     attempts, contacts = await records.fetch(
         here.store, "select id, state from attempts", "select attempt from contacts"
     )
-    assert dict(attempts) == {attempt: STATES[story[-1][0]] for attempt, story in told.items()}
+    assert dict(attempts) == {attempt: story.state for attempt, story in told.items()}
     reached = [attempt for attempt, state in attempts if state != "undelivered"]
     assert sorted(attempt for (attempt,) in contacts) == sorted(reached)

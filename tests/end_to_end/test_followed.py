@@ -1,4 +1,4 @@
-"""One mail and one text followed from publish to converted: each step in what is explained, told and counted."""
+"""One mail and one text followed from publish to converted: each step is explained, told, counted and reported."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ async def test_one_mail_and_one_text_are_followed_from_publish_to_converted(
             "hana",
         )
 
+        # The report tells the same.
+        found = json.loads(await decorum(here, "report", "--by", "campaign,channel", "--json"))
+        rows = {row["key"]["channel"]: row for row in found["groups"]}
+        steps = ("requested", "sent", "delivered", "opened", "clicked", "converted")
+        assert [rows["email"][step] for step in steps] == [1, 1, 0, 1, 1, 1]
+        assert [rows["sms"][step] for step in steps] == [1, 1, 1, 0, 0, 1]
+        assert rows["email"]["reached"] == {"applied": 1, "granted": 0}
+        assert rows["sms"]["reached"] == {"applied": 0, "granted": 1}
+
         # What is misspelt is told to those who look after the queue.
         await publish(here, "events", {"id": "c-3", "usr": "hana"} | converted)
         await wait_until(lambda: parked(here), 20, "it is parked")
@@ -123,11 +132,15 @@ async def known(here: World, request: str) -> dict[str, Any]:
 
 async def says(here: World, message: dict[str, Any], *parts: str) -> None:
     """What ``decorum explain`` prints."""
-    arguments = ("explain", message["message"], "--url", here.gateways[0].url, "--key", KEY)
-    done = await asyncio.to_thread(run_decorum, *arguments)
-    text = done.stdout.decode()
+    text = await decorum(here, "explain", message["message"])
     for part in parts:
         assert part in text, text
+
+
+async def decorum(here: World, *arguments: str) -> str:
+    done = await asyncio.to_thread(run_decorum, *arguments, "--url", here.gateways[0].url, "--key", KEY)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
 
 
 async def report(here: World, *events: dict[str, Any]) -> list[int]:

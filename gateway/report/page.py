@@ -217,7 +217,7 @@ def _behind(row: Mapping[str, Any], steps: Iterable[_Step]) -> str:
         share = row["shares"].get(step, {}) if stage is None else row["shares"]["reached"][stage]
         of = [words.percent(share.get(f"of_{base}")) for base in ("requested", "sent", "delivered")]
         body.append(_row([label, words.number(count), *of]))
-    head = _row(["Step", "Messages", "of requested", "of sent", "of delivered"], "th")
+    head = _head(["Step", "Messages", "of requested", "of sent", "of delivered"])
     return _table(head, body)
 
 
@@ -244,7 +244,7 @@ def _pressure(report: Mapping[str, Any]) -> Iterator[str]:
         yield '<p class="small">Nobody, upon these messages.</p>'
     else:
         largest = max(count for bands in left.values() for count in bands.values())
-        yield f'<table class="pressure"><thead>{_row(["Contacts", *map(str.capitalize, left)], "th")}</thead><tbody>'
+        yield f'<table class="pressure"><thead>{_head(["Contacts", *map(str.capitalize, left)])}</thead><tbody>'
         for band in PRESSURES:
             cells = "".join(
                 f"<td>{words.number(left[said][band])}{bar(width(left[said][band], largest))}</td>" for said in left
@@ -287,8 +287,13 @@ def _cell(text: str) -> str:
     return f"<span>{escape(count)} <small>{escape(percent)}</small></span>"
 
 
-def _row(cells: Sequence[str], cell: str = "td") -> str:
-    return f"<tr>{''.join(f'<{cell}>{_name(text)}</{cell}>' for text in cells)}</tr>"
+def _row(cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<td>{_name(text)}</td>' for text in cells)}</tr>"
+
+
+def _head(cells: Sequence[str]) -> str:
+    titles = "".join(f'<th scope="col">{_name(text)}</th>' for text in cells)
+    return f"<tr>{titles}</tr>"
 
 
 def _table(head: str, body: Iterable[str]) -> str:

@@ -38,12 +38,12 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def keep() -> Callable[[Page, str], Awaitable[None]]:
+def keep() -> Callable[..., Awaitable[None]]:
     """Keeps a picture of a page in the folder ``$DECORUM_SCREENSHOTS``, for people; none without it."""
     folder = os.environ.get("DECORUM_SCREENSHOTS")
 
-    async def keep(page: Page, name: str) -> None:
+    async def keep(page: Page, name: str, *, full_page: bool = False) -> None:
         if folder:
-            await page.screenshot(path=Path(folder) / f"{name}.png")
+            await page.screenshot(path=Path(folder) / f"{name}.png", full_page=full_page)
 
     return keep

@@ -14,6 +14,8 @@
     while (element && clear(getComputedStyle(element).backgroundColor)) element = element.parentElement;
     return element ? getComputedStyle(element).backgroundColor : "rgb(255, 255, 255)";
   };
+  // What is there for those alone who have the page read to them.
+  const aloud = element => element && (getComputedStyle(element).clipPath === "inset(50%)" || aloud(element.parentElement));
   const root = document.documentElement;
   if (root.scrollWidth > root.clientWidth) say(`scrolls sideways by ${root.scrollWidth - root.clientWidth}`, root);
   if (!root.lang || !root.dir) say("has no language or direction", root);
@@ -21,6 +23,7 @@
   for (const [query, number] of [["main", 1], ["h1", 1]])
     if (document.querySelectorAll(query).length !== number) say(`has not one ${query}`, root);
   for (const element of document.querySelectorAll("body *")) {
+    if (aloud(element) || !element.checkVisibility()) continue;
     const style = getComputedStyle(element), box = element.getBoundingClientRect();
     const own = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
     if (own) {

@@ -15,7 +15,8 @@
     return element ? getComputedStyle(element).backgroundColor : "rgb(255, 255, 255)";
   };
   // What is there for those alone who have the page read to them.
-  const aloud = element => element && (getComputedStyle(element).clipPath === "inset(50%)" || aloud(element.parentElement));
+  const unseen = [...document.querySelectorAll("body *")].filter(e => getComputedStyle(e).clipPath === "inset(50%)");
+  const aloud = element => unseen.some(one => one.contains(element));
   const root = document.documentElement;
   if (root.scrollWidth > root.clientWidth) say(`scrolls sideways by ${root.scrollWidth - root.clientWidth}`, root);
   if (!root.lang || !root.dir) say("has no language or direction", root);

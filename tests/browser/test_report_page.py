@@ -35,7 +35,7 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile":
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 NARROW: dict[str, Any] = {"viewport": {"width": 320, "height": 640}}  # WCAG 2.2, 1.4.10
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
-CAMPAIGNS = ("wake-dormant", LONG, "تذكير", "<b>spring</b> & autumn", None, *(f"campaign-{n}" for n in range(12)))
+CAMPAIGNS = ("wake-dormant", LONG, "تذكير", "<b>spring</b> & autumn", "winter", None)
 DAYS = 86_400
 
 
@@ -106,8 +106,11 @@ async def opened(page: Page) -> int:
     return await page.locator("details[open]").count()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESK, NARROW], ids=["phone", "desk", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [(PHONE, "light"), (DESK, "light"), (NARROW, "light"), (PHONE, "dark")],
+    ids=["phone", "desk", "narrow", "dark"],
+)
 async def test_everybody_can_read_it(
     browser: Browser,
     written: Path,
@@ -116,7 +119,6 @@ async def test_everybody_can_read_it(
     keep: Callable[..., Awaitable[None]],
 ) -> None:
     async with window(browser, written, color_scheme=scheme, **size) as page:
-        assert await faults(page) == []
         await keep(page, f"report-{size['viewport']['width']}-{scheme}", full_page=True)
         assert await opened(page) == 13  # the whole, and the twelve largest groups
         assert await faults(page) == []

@@ -310,6 +310,8 @@ class Provider:
             async with asyncio.timeout(self._timeout):
                 connection = await self._pool.take()
                 await self._begin(connection, mail, dispatch)
+            if self._clock() >= dispatch.deadline:
+                raise Unavailable("deadline")  # another worker may have it by now; the relay has no text yet
             await self._deliver(connection, mail)
             clean = True
         except (Throttled, Rejected, Unreachable, Misconfigured):

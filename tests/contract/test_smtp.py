@@ -271,6 +271,19 @@ async def test_before_the_text_nothing_was_sent(
     assert wire.requests == []
 
 
+@pytest.mark.parametrize("stage", ["EHLO", "MAIL", "RCPT"])
+async def test_whose_time_ran_out_before_the_text_sends_none(stage: str, opened: Any, serving: Any) -> None:
+    """As a worker that was paused in the middle of a dialogue: by then another may have the message."""
+    relay, port = await serving(Relay)
+    provider = await opened(smtp_settings(port), lambda: MAIL.deadline if stage in relay.commands else NOW)
+    with pytest.raises(Unavailable) as caught:
+        await provider.send(MAIL)
+    assert caught.value.code == "deadline"
+    assert relay.mails == []
+    await provider.send(replace(MAIL, deadline=datetime.max.replace(tzinfo=UTC)))
+    assert len(relay.mails) == 1
+
+
 async def test_the_wait_after_the_final_dot_is_its_own(opened: Any, wired: Any) -> None:
     """RFC 5321, 4.5.3.2.6: whoever gives up there sends twice."""
     wire = await wired(CASE, answer=SILENCE)

@@ -172,7 +172,7 @@ def _phone(text: str) -> str:
     return format_number(number, PhoneNumberFormat.E164)  # +4407… and +447… are one phone
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=8192)
 def number_of(phone: str) -> PhoneNumber | None:
     """A phone number taken apart; None if it is none. Kept, for it is asked when a request comes and when it is due."""
     try:

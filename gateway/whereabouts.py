@@ -99,14 +99,14 @@ def _likeliest_first(zones: tuple[ZoneInfo, ...], country: str | None, policy: P
     return zones
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=8192)
 def _zones_of_number(phone: str) -> tuple[ZoneInfo, ...]:
     number = number_of(phone)
     names = time_zones_for_number(number) if number else ()
     return tuple(zone(name) for name in names if name != UNKNOWN_TIMEZONE and name in zone_names())
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=8192)
 def _country_of_number(phone: str) -> str | None:
     number = number_of(phone)
     region = region_code_for_number(number) if number else None

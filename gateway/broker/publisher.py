@@ -61,6 +61,8 @@ class Publisher:
         self._patience = confirmed
         self._link = Link(url, "decorum publisher", self._session, pause, seconds)
         self._channel: aiormq.Channel | None = None
+        self._closing: asyncio.Future[Any] | None = None
+        """Of that channel. aiormq makes another each time that it is asked, and keeps all of them until the end."""
         self._broken = asyncio.Event()
 
     @property
@@ -87,12 +89,12 @@ class Publisher:
         Raises:
             BrokerUnavailable: Some of them, or all, were not confirmed.
         """
-        channel = self._open()
+        channel, closing = self._open()
         try:
             confirmations = await self._write(channel, events)
         except (*UNAVAILABLE, ValueError) as error:
             raise BrokerUnavailable(f"not written: {error}") from error
-        await self._confirmed([_all(confirmations, channel.closing)])
+        await self._confirmed([_all(confirmations, closing)])
 
     async def park(self, bodies: Sequence[tuple[bytes, Mapping[str, Any]]]) -> None:
         """Put bodies with headers into the queue of what people must look at.
@@ -101,7 +103,7 @@ class Publisher:
             BrokerUnavailable: Some of them, or all, were not confirmed.
         """
         parked = [Outgoing(self._topology.parked, body, new_id(), headers) for body, headers in bodies]
-        channel = self._open()
+        channel, _ = self._open()
         await self._confirmed(
             [
                 channel.basic_publish(
@@ -111,10 +113,10 @@ class Publisher:
             ]
         )
 
-    def _open(self) -> aiormq.Channel:
-        if self._channel is None:
+    def _open(self) -> tuple[aiormq.Channel, asyncio.Future[Any]]:
+        if self._channel is None or self._closing is None:
             raise BrokerUnavailable(self.status)
-        return self._channel
+        return self._channel, self._closing
 
     async def _confirmed(self, calls: Sequence[Awaitable[object]]) -> None:
         try:
@@ -165,11 +167,11 @@ class Publisher:
         closing = under.closing
         closing.add_done_callback(lambda _: self._broken.set())
         try:
-            self._channel = under
+            self._channel, self._closing = under, closing
             self._link.succeed()
             await self._broken.wait()
         finally:
-            self._channel = None
+            self._channel = self._closing = None
         raise Lost(reason_of(closing))
 
 

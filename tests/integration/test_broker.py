@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import time
@@ -350,6 +351,28 @@ async def test_stopping_finishes_the_batch_under_way_and_gives_back_the_rest(amq
         await stopping
         assert door.taken == ["one"]
         await wait_until(lambda: left_is(amqp_url, NORMAL, 2), message="given back while still connected")
+
+
+async def test_what_was_confirmed_leaves_nothing_behind(amqp_url: str) -> None:
+    """A gateway publishes for months on one channel."""
+
+    def futures() -> int:
+        gc.collect()
+        return sum(isinstance(one, asyncio.Future) for one in gc.get_objects())
+
+    publisher = Publisher(amqp_url, **QUICK)
+    await publisher.start()
+    await ready(publisher)
+
+    async def publish() -> None:
+        for _ in range(100):
+            await publisher.publish([Outgoing("state.sent", b"", "-", {})])
+
+    await publish()
+    before = futures()
+    await publish()
+    assert futures() - before < 20
+    await publisher.close()
 
 
 async def test_events_are_published_and_confirmed(amqp_url: str) -> None:

@@ -19,6 +19,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser
 
 from providers._contract import ProviderError, Unavailable, Unconfirmed
+from providers._names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,7 +80,8 @@ class Pool:
         """
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
-        self._host, self._port = origin
+        self._host, _ = origin
+        self._names = Names(*origin)
         self._tls = tls
         self._size = size
         self._clock = clock
@@ -168,7 +170,7 @@ class Pool:
         raise Unavailable(word)
 
     async def _opened(self) -> _Connection:
-        addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        addresses = await self._names.addresses()
         sock = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, loop=self.loop)
         name = self._host.rstrip(".") if self._tls else None
         try:

@@ -30,6 +30,7 @@ from providers._contract import (
     Unreachable,
 )
 from providers._mail import BAD_MAILBOX, Composer, Mail, Mailbox, parse_sender
+from providers._names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -183,6 +184,7 @@ class _Pool:
         self._all: set[_Connection] = set()
         self._context: ssl.SSLContext | None = None
         self._closed = False
+        self._names = Names(settings.host, settings.port)
 
     async def take(self) -> _Connection:
         """A connection on which a mail may begin.
@@ -262,6 +264,7 @@ class _Pool:
         now = asyncio.get_running_loop().time()
         connection = _Connection(client, now, now)
         try:
+            await self._names.addresses()  # the library asks again, on the loop's threads; a name that hangs stays here
             await client.connect()
             if settings.username is not None and settings.password is not None:
                 await client.login(settings.username, settings.password.get_secret_value())

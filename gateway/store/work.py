@@ -158,7 +158,7 @@ def _behind(rivals: Sequence[tuple[str, int]], line: int) -> tuple[str, bool] | 
 def _collapse(
     leases: Sequence[Lease], profiles: Mapping[str, str], judge: Judge, writes: Writes
 ) -> Operation[dict[str, Ended]]:
-    """Of each line of these that is to collapse, end what is older than the newest, unless it has been begun.
+    """Of each line of these that is to collapse, end what is older than the newest, unless it may have been sent.
 
     What cannot reach the person, who may have said no to its topic alone, takes nobody's place.
     """
@@ -166,8 +166,9 @@ def _collapse(
     if not collapsing:
         return {}
     found = yield Fetch(
-        "select d.message, d.person, d.line, d.attempts from due d join"
-        " (select distinct person, line from due where message = any($1) and line <> 0) l"
+        "select d.message, d.person, d.line, d.attempts > 0 and exists (select 1 from attempts a"
+        " where a.message = d.message and a.state in ('intent', 'unknown', 'accepted', 'delivered'))"
+        " from due d join (select distinct person, line from due where message = any($1) and line <> 0) l"
         " on d.person = l.person and d.line = l.line where d.starts_at <= $2 and d.expires_at > $2",
         (collapsing, writes.us),
     )
@@ -179,13 +180,13 @@ def _collapse(
             messages[row[0]] = rows.message(row)
     people = yield from known.read_people([messages[message] for message, *_ in found], profiles)
     newest: dict[tuple[str, int], str] = {}
-    for message, person, number, attempts in sorted(found):
-        if attempts or judge.reaches(messages[message], people[person], writes.now):
+    for message, person, number, sent in sorted(found):
+        if sent or judge.reaches(messages[message], people[person], writes.now):
             newest[person, number] = message
     old = {
         message: number
-        for message, person, number, attempts in found
-        if message < newest.get((person, number), "") and not attempts
+        for message, person, number, sent in found
+        if message < newest.get((person, number), "") and not sent
     }
     yield Run("delete from due where message = $1", [(message,) for message in sorted(old)])
     return {

@@ -83,16 +83,34 @@ async def test_what_the_person_has_said_no_to_takes_nobodys_place(world: World) 
     assert (await world.view(unwanted)).decisions[-1].reason == "opted_out"
 
 
-async def test_what_has_been_begun_is_not_collapsed(world: World) -> None:
+async def test_what_certainly_was_not_sent_is_collapsed_however_often_it_was_tried(world: World) -> None:
+    """An older one whose provider is down holds up no newer one, and does not come behind it."""
+    old = world.new(category="digest", channels=EMAIL)
+    step = await world.settle(await world.claimed(old), outcome(AttemptState.NOT_SENT))
+    while isinstance(step, Claimed):
+        step = await world.settle(step, outcome(AttemptState.NOT_SENT))
+    assert isinstance(step, Deferred)
+    newest = world.new(category="digest", channels=SMS)
+    await world.accept(newest)
+    assert claimed_of(await world.due()) == [newest.message.id]
+    assert await world.states(old, newest) == [MessageState.REFUSED, MessageState.SENDING]
+    assert (await world.view(old)).decisions[-1].reason == "collapsed"
+
+
+async def test_what_may_have_been_sent_is_not_collapsed(world: World) -> None:
     begun = world.new(category="digest")
     first = await world.claimed(begun)
     newer, newest = world.new(category="digest"), world.new(category="digest")
     await world.accept(newer, newest)
     assert Counter(map(type, await world.due())) == {Ended: 1, Behind: 1}
-    second = await world.settle(first, outcome(AttemptState.NOT_SENT))
-    assert isinstance(await world.settle(second, outcome(AttemptState.NOT_SENT)), Deferred)
-    assert set(await world.day(NOON + timedelta(hours=1))) == {begun.message.id, newest.message.id}
-    assert await world.state(newer) is MessageState.REFUSED
+    assert await world.states(begun, newer, newest) == [
+        MessageState.SENDING,
+        MessageState.REFUSED,
+        MessageState.WAITING,
+    ]
+    await world.settle(first, ACCEPTED)
+    assert await world.day(NOON + timedelta(hours=1)) == [newest.message.id]
+    assert await world.state(begun) is MessageState.SENT
 
 
 @pytest.mark.parametrize(

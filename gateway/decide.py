@@ -95,6 +95,8 @@ class Deferred:
     """It cannot go before it expires, unless a place is given back."""
     repeated: bool = False
     """It waits for the same as when it was asked last."""
+    provider: str | None = None
+    """At which it lacks its turn, where that is what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +464,7 @@ def _provider(
     message, channel = facts.message, address.channel
     critical = message.priority is Priority.CRITICAL
     chosen = choose(channel, routes[channel], usable, health, message.id, critical=critical, now=facts.now)
-    return Deferred(chosen.until, chosen.rule) if isinstance(chosen, Wait) else chosen
+    return Deferred(chosen.until, chosen.rule, provider=chosen.provider) if isinstance(chosen, Wait) else chosen
 
 
 def _later(facts: Facts) -> Step:

@@ -46,7 +46,7 @@ _SOON = 0.2
 """Seconds after which a message that found no turn is looked at again, at the earliest."""
 _SMOOTHING = 4
 _REMEMBERED = 10_000
-"""Messages that found no turn, kept in mind: when they come back the store is asked for one wherever they may go."""
+"""Messages that found no turn, kept in mind: when they come back the store is asked for the one they waited for."""
 _MICRO = 1e-6
 
 
@@ -187,7 +187,7 @@ class Pacing:
         self._books = {name: _Book(s.pace, s.units) for name, s in settings.items() if s.pace}
         self._held: dict[str, tuple[str, _Turn]] = {}
         self._coming: dict[str, Channel] = {}
-        self._waited: dict[str, None] = {}
+        self._waited: dict[str, str] = {}
         self._asked = asyncio.Event()
         for name, book in self._books.items():
             metrics.paced(name, book.pace.per_second)
@@ -294,9 +294,17 @@ class Pacing:
                     # Most never come to their later channels: what is booked there would mostly be for nothing.
                     likely = (place == 0 and way[:1] == first) or message.id in self._waited
                     asked = self._lacking(message, way, names, content, booked)
-                    if asked and likely and (message.id, way[0]) not in wished:
-                        wished.add((message.id, way[0]))
-                        wishes.append(_Wish(message, way[0], self._books[way[0]].units(content)))
+                    # What may have been sent can go to one provider only, whichever would be the first for others.
+                    awaited = self._waited.get(message.id, "")
+                    if awaited in names and message.id in booked.lacking.get(awaited, ()):
+                        wish = awaited
+                    elif asked and likely:
+                        wish = way[0]
+                    else:
+                        continue
+                    if (message.id, wish) not in wished:
+                        wished.add((message.id, wish))
+                        wishes.append(_Wish(message, wish, self._books[wish].units(content)))
         await self._fulfil(wishes, booked)
         now = self._clock()
         for name, waits in booked.lacking.items():
@@ -396,14 +404,15 @@ class Pacing:
 
     # ------------------------------------------------------------------------------------------- what became of it
 
-    def decided(self, booked: Booked, chosen: Mapping[str, str], waiting: Collection[str] = ()) -> None:
+    def decided(self, booked: Booked, chosen: Mapping[str, str], waiting: Mapping[str, str] | None = None) -> None:
         """Keep the turns that messages will use, and give back the others.
 
         Args:
             booked: for the batch.
             chosen: by message, the provider that it goes to.
-            waiting: the messages that wait for a turn.
+            waiting: by message, the provider whose turn it waits for.
         """
+        waiting = waiting or {}
         for (message, name), turn in booked.turns.items():
             if chosen.get(message) == name:
                 self._held[message] = (name, turn)
@@ -414,7 +423,7 @@ class Pacing:
             self._books[name].later = max([self._books[name].later, *told])
         for message in chosen:
             self._waited.pop(message, None)
-        self._waited |= dict.fromkeys(waiting)
+        self._waited |= waiting
         while len(self._waited) > _REMEMBERED:
             del self._waited[next(iter(self._waited))]
 

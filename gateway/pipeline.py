@@ -26,7 +26,6 @@ from gateway.message import AttemptState, Priority, content_of
 from gateway.metrics import shadowed
 from gateway.outcome import accepted, bug, failed
 from gateway.render import tracked
-from gateway.routing import PACE
 from gateway.store import Claimed, Lost, Settlement, StoreUnavailable
 from providers import Dispatch, ProviderError, Throttled, Unavailable
 
@@ -226,7 +225,7 @@ class Pipeline:
         finally:
             chosen = {answer.attempt.message: answer.step.provider for answer in answers if isinstance(answer, Claimed)}
             given = zip(leases, answers, strict=False)  # none, where the store does not answer
-            waiting = [lease.message.id for lease, answer in given if _awaits_turn(answer)]
+            waiting = {lease.message.id: at for lease, answer in given if (at := _lacking(answer))}
             self._pacing.decided(booked, chosen, waiting)
         return answers
 
@@ -332,8 +331,9 @@ def _way(claimed: Claimed) -> Way:
     return claimed.step.address.channel, claimed.step.provider
 
 
-def _awaits_turn(answer: Next) -> bool:
-    return isinstance(answer, decide.Deferred) and answer.rule == PACE
+def _lacking(answer: Next) -> str | None:
+    """The provider whose turn a message waits for."""
+    return answer.provider if isinstance(answer, decide.Deferred) else None
 
 
 def _shadow(rules: list[str]) -> dict[str, list[str]]:

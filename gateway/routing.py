@@ -47,6 +47,8 @@ class Wait:
 
     until: datetime
     rule: str
+    provider: str | None = None
+    """At which it lacks its turn, where that is what it waits for."""
 
 
 def choose(
@@ -66,9 +68,13 @@ def choose(
     names = eligible(channel, route, usable, health, message, critical=critical, now=now)
     if isinstance(names, Wait):
         return names
-    waits = [health.paced.get(name, {}).get(message) for name in names]
-    ready = (name for name, wait in zip(names, waits, strict=True) if wait is None)
-    return next(ready, None) or Wait(now + min(wait for wait in waits if wait is not None), PACE)
+    waits: dict[str, timedelta] = {}
+    for name in names:
+        if (wait := health.paced.get(name, {}).get(message)) is None:
+            return name
+        waits[name] = wait
+    soonest = min(waits, key=waits.__getitem__)
+    return Wait(now + waits[soonest], PACE, soonest)
 
 
 def eligible(

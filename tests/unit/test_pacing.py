@@ -166,7 +166,7 @@ async def test_a_batch_gets_what_is_free_and_the_others_are_told_when_to_come(de
     assert len(booked.turns) == 6  # now, and as many as half a second gives
     assert waits == sorted(waits)
     assert waits[-1] - waits[0] == pytest.approx(1.3)
-    desk.pacing.decided(booked, dict(booked.turns.keys()), booked.waits["text"])
+    desk.pacing.decided(booked, dict(booked.turns.keys()), dict.fromkeys(booked.waits["text"], "text"))
     more = await desk.book(desk.message())
     assert min(more.waits["text"].values()).total_seconds() >= max(waits)
 
@@ -296,16 +296,30 @@ async def test_nothing_is_booked_for_a_channel_that_most_never_come_to(desk: Des
     booked = await desk.book(one, routes=routes)
     assert desk.store.asked == []
     assert one.id in booked.waits["text"]
-    desk.pacing.decided(booked, {}, [one.id])
+    desk.pacing.decided(booked, {}, {one.id: "text"})
     booked = await desk.book(one, routes=routes)
     assert list(booked.turns) == [(one.id, "text")]
+
+
+@pytest.mark.parametrize("first", ["free", "other"])
+async def test_who_can_go_to_one_provider_only_is_asked_a_turn_there_whichever_comes_first(
+    desk: Desk, first: str
+) -> None:
+    """As what may have been sent, and is repeated where the vendor knows it again. Booking knows nothing of that."""
+    routes = {Channel.SMS: Route((first, "text"))}
+    one = desk.message()
+    booked = await desk.book(one, routes=routes)
+    assert (one.id, "text") not in booked.turns
+    desk.pacing.decided(booked, {}, {one.id: "text"})
+    booked = await desk.book(one, routes=routes)
+    assert (one.id, "text") in booked.turns
 
 
 async def test_a_token_of_any_provider_gets_its_turn(desk: Desk) -> None:
     one = desk.message(channels=(Channel.PUSH,))
     routes = {Channel.PUSH: Route(("text", "other"))}
     booked = await desk.book(one, routes=routes)
-    desk.pacing.decided(booked, {}, [one.id])
+    desk.pacing.decided(booked, {}, {one.id: "text"})
     booked = await desk.book(one, routes=routes)
     assert set(booked.turns) == {(one.id, "text"), (one.id, "other")}
 

@@ -90,9 +90,9 @@ def test_where_others_are_only_busy_one_that_fails_is_not_asked() -> None:
 
 
 def test_where_others_only_have_no_turn_one_that_fails_is_not_asked() -> None:
-    paced = {name: {"m": 3 * SECOND} for name in ("two", "three")}
+    paced = {"two": {"m": 4 * SECOND}, "three": {"m": 3 * SECOND}}
     failing = {(SMS, "one")}
-    assert chosen(ORDERED, Health(failing=failing, paced=paced)) == Wait(NOON + 3 * SECOND, "pace")
+    assert chosen(ORDERED, Health(failing=failing, paced=paced)) == Wait(NOON + 3 * SECOND, "pace", "three")
     assert chosen(ORDERED, Health(failing=failing, paced=paced, probes={(SMS, "one"): {"m"}})) == "one"
     assert chosen(ORDERED, Health(failing=failing, paced=paced), "n") == "two"
 

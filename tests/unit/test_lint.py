@@ -967,7 +967,13 @@ LEDGER = "whsec_" + "aaaa" * 8
 def test_the_readmes_example_gives_no_errors_and_no_warnings() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     example = next(block for block in readme.split("```yaml\n")[1:] if "policy:" in block).split("```")[0]
-    environ = {"TWILIO_TOKEN": "t", "BACKUP_TOKEN": "t", "AMQP_URL": "amqp://h/", "LEDGER_SECRET": LEDGER}
+    environ = {
+        "SMTP_PASSWORD": "p",
+        "TWILIO_TOKEN": "t",
+        "BACKUP_TOKEN": "t",
+        "AMQP_URL": "amqp://h/",
+        "LEDGER_SECRET": LEDGER,
+    }
     example = example.replace('sha256: "…"', f'sha256: "{"a" * 64}"').replace("AC…", "AC1")
 
     found = config.parse(example, environ, base=Path(), today=TODAY)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import providers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ROOT = Path(__file__).parents[2]
 OURS = ("gateway", "providers", "ratelimit")
@@ -83,11 +88,13 @@ PURE = {
 """``new_id`` alone: an id holds the instant at which it was made, and 80 random bits."""
 
 
+@functools.cache
 def parsed(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-def imported(module: str, *, typing_too: bool = True) -> set[str]:
+@functools.cache
+def imported(module: str, *, typing_too: bool = True) -> frozenset[str]:
     """Each module that is imported; ``from a import b`` is ``a``, and ``a.b`` too where that is a module of ours."""
     tree = parsed(module)
     passed_over: set[ast.AST] = set()
@@ -107,10 +114,10 @@ def imported(module: str, *, typing_too: bool = True) -> set[str]:
                 assert not level, f"{module}: imports are absolute"
                 found.add(source)
                 found.update(f"{source}.{name.name}" for name in names if f"{source}.{name.name}" in MODULES)
-    return found
+    return frozenset(found)
 
 
-def of(found: set[str], *packages: str) -> set[str]:
+def of(found: Collection[str], *packages: str) -> set[str]:
     return {name for name in found if any(name == package or name.startswith(f"{package}.") for package in packages)}
 
 

@@ -143,8 +143,9 @@ async def _accepted(here: World) -> bool:
 
 async def _said(here: World) -> str:
     """The answer to a request that cannot be committed."""
-    body = {**here.requests(1)[0].body}
-    del body["source"]
+    (request,) = here.requests(1)
+    here.attempted[request.id] = request  # it may be committed after all, for the file is free again soon
+    body = {name: value for name, value in request.body.items() if name != "source"}
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{here.gateways[0].url}/v1/messages", json=body) as response,

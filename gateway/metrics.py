@@ -162,6 +162,12 @@ class Metrics:
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
         )
+        self.dead_links = Counter(
+            "gateway_unsubscribe_links_dead",
+            "Uses of links to unsubscribe that are cut short or too old: only looked at, or to say something by them.",
+            ["via"],
+            registry=registry,
+        )
         self._replies = Counter(
             "gateway_replies",
             "Texts and keys that people answered with, by what they want; unclear where that cannot be told.",

@@ -471,7 +471,7 @@ class Metrics:
         self._replies.labels(provider, wish or "unclear").inc()
 
     def reported(self, provider: str, status: str) -> None:
-        """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""
+        """A vendor called back; ``status`` is one of ``ReceiptStatus``, or why it is none: see ``Callbacks``."""
         self._receipts.labels(provider, status).inc()
 
     def came_back(self, was: str) -> None:

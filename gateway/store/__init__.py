@@ -257,8 +257,8 @@ class Store:
         """Book turns in the paces of providers; one is missing where another worker is booking at this moment."""
         return await self._engine.write(lambda: pace.take(worker, asks))
 
-    async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
-        """Amend attempts by vendors' news; how many changed."""
+    async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> list[bool | None]:
+        """Amend attempts by vendors' news; whether each changed something, None for each of no attempt that we know."""
         changed, noted = await self._engine.write(lambda: upkeep.receipt(receipts, judge))
         self._hear(noted)
         killpoints.reached("receipt.after_commit")

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 KINDS: Mapping[str, tuple[int, str]] = {
     "not_json": (400, "The body is not JSON"),
     "bad_body": (400, "The body cannot be read"),
+    "unreadable": (400, "The callback cannot be read"),
     "bad_query": (400, "The query cannot be understood"),
     "not_one_click": (400, "This is not a one-click unsubscribe"),
     "unauthorized": (401, "The API key is missing or unknown"),

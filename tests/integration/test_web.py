@@ -55,6 +55,17 @@ KEYS
 providers:
   inbox: {kind: inbox}
   text: {kind: twilio_sms, account_sid: AC1, auth_token: a-made-up-token, sender: "+15005550006"}
+  silent: {kind: http, channels: [sms], url: "https://vendor.example", body: {text: "{text}"}}
+  given:
+    kind: http
+    channels: [sms]
+    url: https://vendor.example
+    body: {ref: "{attempt}"}
+    callbacks:
+      signature: {header: X-Sig, secret: a-made-up-token}
+      each: events
+      fields: {status: type, attempt: ref}
+      statuses: {arrived: delivered}
 routes: {sms: [text], push: [inbox], email: [inbox]}
 policy:
   timezone: UTC
@@ -1049,7 +1060,6 @@ async def test_the_url_is_the_configured_one_exactly_as_it_was_given(gateway: Ga
         (signed("/callbacks/text?attempt=b", NEWS), NEWS),
         (signed("/callbacks/text?attempt=a", NEWS), NEWS | {"MessageStatus": "failed"}),
         ({"X-Twilio-Signature": "é" * 100}, NEWS),
-        (signed("/callbacks/text?attempt=a", {}), {}),
     ],
 )
 async def test_a_forged_callback_is_refused_and_counted(
@@ -1060,14 +1070,65 @@ async def test_a_forged_callback_is_refused_and_counted(
     assert sample(gateway, "gateway_delivery_reports_total", provider="text", status="forged") == 1
 
 
+async def report(gateway: Gateway, body: bytes, *, token: str = TOKEN, status: int = 204) -> dict[str, Any]:
+    """A callback of the vendor that is described, signed with a token."""
+    headers = {"X-Sig": hmac.digest(token.encode(), body, "sha256").hex()} if token else {}
+    async with gateway.public.post("/callbacks/given", data=body, headers=headers | JSON) as response:
+        assert response.status == status
+        return {} if status == 204 else await problem(response, status)
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "status", "counted", "reason"),
+    [
+        (b'{"events":', TOKEN, 400, "unreadable", "not_json"),
+        (b'{"events": [' + b"0," * 1000 + b"0]}", TOKEN, 400, "unreadable", "too_many"),
+        (b'{"events":', "another token", 403, "forged", "signature"),
+        (b"{}", "", 403, "forged", "missing_header"),
+        (b'{"items": [{"type": "arrived"}]}', TOKEN, 204, "unread", "no_events"),
+        (b'{"events": [{"kind": "arrived"}]}', TOKEN, 204, "unread", "no_status"),
+        (b'{"events": [{"type": "arrived"}]}', TOKEN, 204, "unread", "no_attempt"),
+    ],
+)
+async def test_a_callback_without_news_is_counted_and_logged_once_a_minute(
+    gateway: Gateway, body: bytes, token: str, status: int, counted: str, reason: str
+) -> None:
+    with capture_logs() as logs:
+        answers = [await report(gateway, body, token=token, status=status) for _ in range(3)]
+    assert logs == [
+        {
+            "event": "callback.no_news",
+            "log_level": "warning",
+            "provider": "given",
+            "status": counted,
+            "reason": reason,
+        }
+    ]
+    assert sample(gateway, "gateway_delivery_reports_total", provider="given", status=counted) == 3
+    if status == 400:
+        assert "is the vendor's, but" in answers[0]["detail"]
+    if status == 403:
+        assert answers[0]["detail"] == "It was not signed by the vendor, or not for this address"
+
+
+async def test_a_receipt_for_no_attempt_of_ours_does_not_look_healthy(gateway: Gateway) -> None:
+    claimed = await gateway.claim(await gateway.send())
+    for attempt in (new_id(), claimed.attempt.id):
+        await report(gateway, orjson.dumps({"events": [{"type": "arrived", "ref": attempt}]}))
+    for status in ("unmatched", "delivered"):
+        assert sample(gateway, "gateway_delivery_reports_total", provider="given", status=status) == 1
+
+
 async def test_callbacks_that_cannot_be_taken(gateway: Gateway) -> None:
-    async with gateway.public.post("/callbacks/nobody?attempt=a", data=NEWS) as response:
-        await problem(response, 404)
+    for name in ("nobody", "inbox", "silent"):
+        async with gateway.public.post(f"/callbacks/{name}?attempt=a", data=NEWS) as response:
+            await problem(response, 404)
     async with gateway.public.post("/callbacks/text?attempt=a", data=b"x" * 300_000) as response:
         await problem(response, 413)
-    async with gateway.public.post("/callbacks/inbox?attempt=a", data=b"\x00\xff") as response:
-        assert response.status == 204  # it reports nothing
-    async with gateway.public.get("/callbacks/text?attempt=a") as response:
+    path = "/callbacks/text?attempt=a"
+    async with gateway.public.post(path, data={}, headers=signed(path, {})) as response:
+        await problem(response, 400)
+    async with gateway.public.get(path) as response:
         await problem(response, 405)
 
 

@@ -28,7 +28,7 @@ from gateway.store import (
 )
 from gateway.store.bounces import COMPLAINT
 from gateway.store.closing import Ages, Swept
-from gateway.store.engine import StoreFull, StoreUnavailable
+from gateway.store.engine import StoreFull, StoreNotOpen, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
@@ -76,6 +76,7 @@ __all__ = [
     "Standing",
     "Store",
     "StoreFull",
+    "StoreNotOpen",
     "StoreUnavailable",
     "Story",
     "Swept",

@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 from yarl import URL
 
@@ -107,6 +108,7 @@ class Gateway:
         span: float = 10.0,
         callback_seconds: float = 5.0,
         space: Callable[[], Space] | None = None,
+        starting: bool = False,
     ) -> None:
         text = YAML.replace("PATH", str(path)).replace("KEYS", f"keys: [{', '.join(keys)}]" if keys else "")
         self.config = config.parse(text, {}, base=path.parent)
@@ -122,6 +124,7 @@ class Gateway:
         self.parts: Mapping[str, str] = {"store": "ok"}
         self.notices = 0
         self.broken = False
+        self.starting = starting
         self.secret = "of +14155552671"
         self.limits = limits
         self.callback_seconds = callback_seconds
@@ -130,7 +133,8 @@ class Gateway:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self.store.open()
+        if not self.starting:
+            await self.store.open()
         self._stack.push_async_callback(self.store.close)
         self.private = await self._listen(
             private_app(
@@ -624,8 +628,43 @@ async def test_without_its_store_the_gateway_asks_to_come_again(gateway: Gateway
         gateway.public.post(f"/u/{new_id()}", data=b"List-Unsubscribe=One-Click", headers=FORM),
     ):
         async with answer as response:
-            await problem(response, 503)
+            detail = (await problem(response, 503))["detail"]
             assert response.headers["Retry-After"] == "5"
+            assert ("Nothing was changed: ask again" in detail) is (response.method == "GET")
+            assert ("may have been accepted" in detail) is (response.method != "GET")
+
+
+async def test_while_it_starts_it_says_so(start: Any) -> None:
+    gateway = await start(starting=True)
+    for answer in (
+        gateway.private.post("/v1/messages", json=request()),
+        gateway.private.get(f"/v1/messages/{new_id()}/explain"),
+        gateway.private.put("/v1/users/u1", json={}),
+    ):
+        async with answer as response:
+            assert (await problem(response, 503))["detail"].startswith("The gateway is starting")
+
+
+@pytest.mark.parametrize(("after", "asked"), [("0", 3), ("60", 1), (None, 1)])
+async def test_the_command_line_asks_again_where_the_gateway_will_soon_answer(after: str | None, asked: int) -> None:
+    came: list[str] = []
+    headers = {"Retry-After": after} if after else {}
+
+    async def answer(asks: web.Request) -> web.Response:
+        came.append(asks.path)
+        well = len(came) > 3
+        return web.json_response(
+            {"text": []} if well else {"detail": "not yet"}, status=200 if well else 503, headers=headers
+        )
+
+    app = web.Application()
+    app.add_routes([web.get("/{path:.*}", answer)])
+    async with TestServer(app) as server:
+        with pytest.raises(GatewayError, match="not yet"):
+            await explanation("0" * 26, None, str(server.make_url("/")), None)
+        assert len(came) == asked
+        if asked == 3:
+            assert await explanation("0" * 26, None, str(server.make_url("/")), None) == {"text": []}
 
 
 async def test_while_draining_nothing_new_is_accepted(gateway: Gateway) -> None:

@@ -22,6 +22,10 @@ _SLICE = 500
 _SLICE_BYTES = 8 * 1024 * 1024
 _PATIENCE = 10
 """How often a slice is offered again to a gateway that is overloaded or away."""
+_ASKS = 3
+"""How often something is asked of a gateway that says that it will answer soon …"""
+_SOON = 5.0
+"""… within so many seconds."""
 _SHOWN = 20
 """Refused lines that are shown one by one."""
 LOOKED_AT = 256 * 1024
@@ -108,7 +112,7 @@ async def _offer(
         )
         if status not in (429, 503):
             break
-        await asyncio.sleep(wait)
+        await asyncio.sleep(1.0 if wait is None else wait)
     if "results" not in answer:
         raise GatewayError(
             f"{url} answered {status}: {answer.get('detail') or answer.get('title') or 'no reason given'}"
@@ -235,7 +239,12 @@ async def _found(
     **more: Any,
 ) -> dict[str, Any]:
     address = URL(base.rstrip("/") + path, encoded=True)
-    status, found, _ = await _ask(session, method, str(address.with_query(query) if query else address), **more)
+    address = address.with_query(query) if query else address
+    for again in reversed(range(_ASKS)):
+        status, found, wait = await _ask(session, method, str(address), **more)
+        if status not in (429, 503) or method != "GET" or wait is None or wait > _SOON or not again:
+            break
+        await asyncio.sleep(wait)
     match status:
         case 200:
             return found
@@ -258,17 +267,19 @@ def _session(key: str | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=120, connect=5))
 
 
-async def _ask(session: aiohttp.ClientSession, method: str, url: str, **more: Any) -> tuple[int, dict[str, Any], float]:
-    """Status, JSON and the seconds to wait before asking again."""
+async def _ask(
+    session: aiohttp.ClientSession, method: str, url: str, **more: Any
+) -> tuple[int, dict[str, Any], float | None]:
+    """Status, JSON and the seconds to wait before asking again, where it says that."""
     try:
         async with session.request(method, URL(url, encoded=True), **more) as response:
             body = await response.read()
-            wait = response.headers.get("Retry-After", "1")
+            wait = response.headers.get("Retry-After", "")
             try:
                 answer = orjson.loads(body)
             except orjson.JSONDecodeError:
                 raise GatewayError(f"{url} answered {response.status}, but not as a gateway does") from None
-            return response.status, answer, float(wait) if wait.isdecimal() else 1.0
+            return response.status, answer, float(wait) if wait.isdecimal() else None
     except aiohttp.ClientConnectorDNSError as error:
         raise GatewayError(f"{url} cannot be asked: {error.host} is not known here; is the name right?") from error
     except aiohttp.ClientConnectorCertificateError as error:

@@ -162,6 +162,12 @@ class Metrics:
         self.optouts = Counter(
             "gateway_optouts", "People who said no, by the way they said it.", ["via"], registry=registry
         )
+        self.dead_links = Counter(
+            "gateway_unsubscribe_links_dead",
+            "Uses of links to unsubscribe that are cut short or too old: only looked at, or to say something by them.",
+            ["via"],
+            registry=registry,
+        )
         self._replies = Counter(
             "gateway_replies",
             "Texts and keys that people answered with, by what they want; unclear where that cannot be told.",
@@ -465,7 +471,7 @@ class Metrics:
         self._replies.labels(provider, wish or "unclear").inc()
 
     def reported(self, provider: str, status: str) -> None:
-        """A vendor called back; ``status`` is ``forged``, or one of ``ReceiptStatus``."""
+        """A vendor called back; ``status`` is one of ``ReceiptStatus``, or why it is none: see ``Callbacks``."""
         self._receipts.labels(provider, status).inc()
 
     def came_back(self, was: str) -> None:

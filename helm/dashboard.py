@@ -149,7 +149,12 @@ ROWS: Final[Mapping[str, tuple[Panel, ...]]] = {
             hourly("gateway_acts_lost_total", "act"),
             hourly("gateway_acts_withdrawn_total").named("withdrawn"),
         ),
-        panel("Opt-outs", "cps", rate("gateway_optouts_total", "via")),
+        panel(
+            "Opt-outs, and links to unsubscribe that are cut short or too old",
+            "cps",
+            rate("gateway_optouts_total", "via"),
+            rate("gateway_unsubscribe_links_dead_total", "via").named("by a dead link"),
+        ),
         panel(
             "Who left in an hour, by contacts in the week before",
             "short",

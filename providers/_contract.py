@@ -261,8 +261,53 @@ class Callback:
     body: bytes
 
 
-class Forged(Exception):
-    """A callback whose signature does not hold, or that is not in the vendor's form."""
+class Doubt(StrEnum):
+    """Why a callback brings no news. Closed, and safe in logs and metrics."""
+
+    MISSING_HEADER = "missing_header"
+    """It has no signature, or not the time that is signed."""
+    SIGNATURE = "signature"
+    NOT_A_TIME = "not_a_time"
+    """What is signed as its time is no number of seconds or milliseconds."""
+    TOO_OLD = "too_old"
+    AHEAD = "ahead"
+    """Of our clock."""
+    WRONG_URL = "wrong_url"
+    """It came elsewhere than the vendor was told."""
+    ACCOUNT = "account"
+    """It is of another account."""
+    NOT_JSON = "not_json"
+    NOT_A_FORM = "not_a_form"
+    TOO_MANY = "too_many"
+    """It holds more events than can be."""
+    INCOMPLETE = "incomplete"
+    """It lacks what every report of this vendor has."""
+    NO_EVENTS = "no_events"
+    """Where they are said to be there is none."""
+    NO_STATUS = "no_status"
+    """No event has one where it is said to be."""
+    NO_ATTEMPT = "no_attempt"
+    """No event with a status has a reference of ours where it is said to be."""
+
+
+class NoNews(Exception):
+    """A callback of which nothing can be learned."""
+
+    def __init__(self, doubt: Doubt) -> None:
+        super().__init__(doubt)
+        self.doubt = doubt
+
+
+class Forged(NoNews):
+    """It is not known to be the vendor's."""
+
+
+class Unreadable(NoNews):
+    """It is the vendor's, but not in the vendor's form."""
+
+
+class Unread(NoNews):
+    """It is the vendor's, and can be read, but nothing that is looked for is in it."""
 
 
 class Settings(BaseModel):
@@ -312,11 +357,22 @@ class Provider(Protocol):
             ProviderError: in one of its six kinds; nothing else may escape but ``CancelledError``.
         """
 
+
+@runtime_checkable
+class CallsBack(Protocol):
+    """A provider whose vendor reports by callbacks."""
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether it is configured so."""
+
     def receipts(self, callback: Callback) -> Sequence[News]:
-        """Verify a callback, then parse it. Pure. Empty where this kind receives none.
+        """Verify a callback, then parse it. Pure.
 
         Raises:
             Forged: the signature does not hold.
+            Unreadable: it holds, and yet this is none of the vendor's reports.
+            Unread: it says nothing that is looked for.
         """
 
 

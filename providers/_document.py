@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
+from pydantic import AfterValidator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Path = tuple[str, ...]
 """``items.0.id``, taken apart."""
+
+
+def _whole(written: str) -> str:
+    if not all(written.split(".")):
+        raise ValueError("has an empty step: write the keys that lead there, such as items.0.id, and no dot more")
+    return written
+
+
+Place = Annotated[str, AfterValidator(_whole)]
+"""A path as the configuration has it."""
 
 
 def path_of(written: str) -> Path:

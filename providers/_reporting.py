@@ -11,10 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
-from providers._contract import Act, Acted, Agent, Forged, News, Receipt, ReceiptStatus
-from providers._document import at, path_of, word
+from providers._contract import (
+    Act,
+    Acted,
+    Agent,
+    Doubt,
+    Forged,
+    News,
+    Receipt,
+    ReceiptStatus,
+    Unread,
+    Unreadable,
+)
+from providers._document import Place, at, path_of, word
 from providers._http import check_header
 
 if TYPE_CHECKING:
@@ -41,15 +60,21 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _PART = re.compile(r"\{(body|timestamp|url)\}|[{}]")
 _MILLISECONDS = 10**11
 """So many seconds are the year 5138: a larger number counts milliseconds."""
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(
+    r"(?:(?P<weeks>[0-9]{1,4})w)?(?:(?P<days>[0-9]{1,4})d)?(?:(?P<hours>[0-9]{1,5})h)?"
+    r"(?:(?P<minutes>[0-9]{1,6})m)?(?:(?P<seconds>[0-9]{1,6})s)?"
+)
 
 
-def duration(value: object) -> object:
+def duration(value: object) -> timedelta:
     """Such as ``24h``."""
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
-    return value
+    parts = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if not value or parts is None:
+        raise ValueError("must be a duration with its unit, such as 30s, 5m, 24h, 14d, 2w or 1h30m")
+    length = timedelta(**{unit: int(number) for unit, number in parts.groupdict(default="0").items()})
+    if not length:
+        raise ValueError("must be longer than nothing")
+    return length
 
 
 def words(value: object) -> object:
@@ -74,7 +99,7 @@ class Signature(_Part):
     """What is signed: ``{body}`` as it came, ``{timestamp}`` as its header has it, ``{url}``."""
     timestamp_header: str | None = None
     """Seconds or milliseconds since 1970."""
-    tolerance: Annotated[timedelta, BeforeValidator(duration), Field(gt=timedelta(0))] = timedelta(minutes=5)
+    tolerance: Annotated[timedelta, BeforeValidator(duration)] = timedelta(minutes=5)
     """How old it may be, or ahead of our clock."""
 
     @field_validator("header", "timestamp_header")
@@ -106,8 +131,11 @@ class Signature(_Part):
         """Hold a callback against it.
 
         Raises:
-            Forged: it does not hold, or it is too old.
+            Forged: it does not hold, or its time is not now.
         """
+        named = (self.header, self.timestamp_header or self.header)
+        if not all(callback.headers.get(name.lower()) for name in named):
+            raise Forged(Doubt.MISSING_HEADER)
         timestamp = callback.headers.get((self.timestamp_header or "").lower(), "")
         parts = {"body": callback.body, "timestamp": _raw(timestamp), "url": _raw(callback.url)}
         pieces = _PART.split(self.payload)
@@ -118,9 +146,9 @@ class Signature(_Part):
         # As hexadecimal digits may be written either way.
         code = given[len(self.prefix) :].lower() if self.encoding == "hex" else given[len(self.prefix) :]
         if not hmac.compare_digest(code, expected) or not given.startswith(self.prefix.encode()):
-            raise Forged("signature")
-        if self.timestamp_header and not _fresh(timestamp, now, self.tolerance):
-            raise Forged("too old")
+            raise Forged(Doubt.SIGNATURE)
+        if self.timestamp_header and (doubt := _untimely(timestamp, now, self.tolerance)):
+            raise Forged(doubt)
 
 
 class Callbacks(_Part):
@@ -131,9 +159,9 @@ class Callbacks(_Part):
     """Written by whoever knows that this vendor signs nothing, and that whoever learns the address can lie …"""
     token: SecretStr | None = None
     """… and gives it an end that nobody guesses: ``{callback_url}`` has it, ``/callbacks/NAME/TOKEN``."""
-    each: str | None = None
+    each: Place | None = None
     """Where the list of events is, as ``a.b``. None: the body is one event, or a list of them."""
-    fields: dict[Literal["status", "attempt", "reference", "code"], str]
+    fields: dict[Literal["status", "attempt", "reference", "code"], Place]
     """Where in an event, as ``a.0.c``: the vendor's word for what happened; our reference, unless the callback's
     address names it; the vendor's id; its error code. A form is flat: there it is a field's name."""
     statuses: Annotated[
@@ -200,24 +228,35 @@ class Reporting:
         """Verify a callback, then parse it.
 
         Raises:
-            Forged: it is not the vendor's, or not in its form.
+            Forged: it is not the vendor's.
+            Unreadable: it is not in the form that it says.
+            Unread: what is described is not in it.
         """
         end = urlsplit(callback.url).path.rpartition("/")[2]
         if self._token and not hmac.compare_digest(_raw(end), self._token.encode()):
-            raise Forged("token")
+            raise Forged(Doubt.WRONG_URL)
         if self._signature:
             self._signature.verify(callback, self._clock())
         flat = callback.headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded")
         document = _form(callback.body) if flat else _json(callback.body)
         found = at(document, self._each)
+        if found is None:
+            raise Unread(Doubt.NO_EVENTS)
         events = found if isinstance(found, list) else [found]
         if len(events) > MOST:
-            raise Forged("more than can be")
-        return tuple(news for event in events for news in self._news(event, callback, flat=flat))
+            raise Unreadable(Doubt.TOO_MANY)
+        told = [self._told(event, flat=flat) for event in events]
+        news = tuple(one for said in told for one in self._news(said, callback))
+        if events and not news:  # a mistake in the description would not be seen otherwise
+            raise Unread(Doubt.NO_ATTEMPT if any(said["status"] for said in told) else Doubt.NO_STATUS)
+        return news
 
-    def _news(self, event: Any, callback: Callback, *, flat: bool) -> Iterator[News]:
+    def _told(self, event: Any, *, flat: bool) -> dict[str, str | None]:
+        """What an event has in each of the fields."""
+        return {name: word(at(event, (place,) if flat else path_of(place))) for name, place in self._fields.items()}
+
+    def _news(self, said: Mapping[str, str | None], callback: Callback) -> Iterator[News]:
         """One event's. Of a message that is not ours, or without a status, it is none."""
-        said = {name: word(at(event, (place,) if flat else path_of(place))) for name, place in self._fields.items()}
         attempt = said["attempt"] if "attempt" in said else callback.query.get("attempt")
         raw = said["status"]
         if raw is None or attempt is None or not _ATTEMPT.fullmatch(attempt):
@@ -230,11 +269,12 @@ class Reporting:
             yield Receipt(attempt, status, said.get("reference") or attempt, raw, said.get("code"))
 
 
-def _fresh(timestamp: str, now: datetime, tolerance: timedelta) -> bool:
+def _untimely(timestamp: str, now: datetime, tolerance: timedelta) -> Doubt | None:
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 13):  # noqa: PLR2004  (milliseconds)
-        return False
+        return Doubt.NOT_A_TIME
     seconds = int(timestamp) / 1000 if int(timestamp) > _MILLISECONDS else int(timestamp)
-    return abs(now.timestamp() - seconds) <= tolerance.total_seconds()
+    age, most = now.timestamp() - seconds, tolerance.total_seconds()
+    return Doubt.TOO_OLD if age > most else Doubt.AHEAD if age < -most else None
 
 
 def _raw(text: str) -> bytes:
@@ -246,11 +286,11 @@ def _json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Forged("not JSON") from None
+        raise Unreadable(Doubt.NOT_JSON) from None
 
 
 def _form(body: bytes) -> dict[str, str]:
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=200))
     except ValueError:
-        raise Forged("not a form") from None
+        raise Unreadable(Doubt.NOT_A_FORM) from None

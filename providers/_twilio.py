@@ -19,6 +19,7 @@ from providers._contract import (
     Answer,
     Callback,
     Dispatch,
+    Doubt,
     Forged,
     Misconfigured,
     ProviderError,
@@ -26,6 +27,7 @@ from providers._contract import (
     Throttled,
     Unconfirmed,
     Unreachable,
+    Unreadable,
 )
 from providers._http import Client, document, error, kind_of, text
 
@@ -170,15 +172,17 @@ class Account:
         try:
             fields = parse_qsl(callback.body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=200)
         except ValueError:
-            raise Forged("not a form") from None
-        given = callback.headers.get("x-twilio-signature", "").encode(errors="surrogateescape")
-        signatures = [self._signature(url, fields) for url in _spellings(callback.url)]
+            raise Forged(Doubt.NOT_A_FORM) from None
+        if not (signature := callback.headers.get("x-twilio-signature")):
+            raise Forged(Doubt.MISSING_HEADER)
+        given = signature.encode(errors="surrogateescape")
+        expected = [self._signature(url, fields) for url in _spellings(callback.url)]
         # Every spelling is compared: how long it takes tells nothing.
-        if not any([hmac.compare_digest(given, signature) for signature in signatures]):  # noqa: C419
-            raise Forged("signature")
+        if not any([hmac.compare_digest(given, one) for one in expected]):  # noqa: C419
+            raise Forged(Doubt.SIGNATURE)
         found = dict(fields)
         if found.get("AccountSid", self.sid) != self.sid:
-            raise Forged("account")
+            raise Forged(Doubt.ACCOUNT)
         return found
 
     def _signature(self, url: str, fields: list[tuple[str, str]]) -> bytes:
@@ -191,11 +195,11 @@ def reported(callback: Callback, fields: Mapping[str, str], *names: str) -> tupl
     """The attempt that a verified callback is about, then the named fields.
 
     Raises:
-        Forged: one is missing. Twilio signs other requests with the same key, and they are no news.
+        Unreadable: one is missing. Twilio signs other requests with the same key, and they are no news.
     """
     found = (callback.query.get("attempt", ""), *(fields.get(name, "") for name in names))
     if not all(found):
-        raise Forged("incomplete")
+        raise Unreadable(Doubt.INCOMPLETE)
     return found
 
 

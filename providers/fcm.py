@@ -18,13 +18,11 @@ from yarl import URL
 
 from providers import _contract
 from providers._contract import (
-    Callback,
     Channel,
     Dispatch,
     Misconfigured,
     ProviderError,
     Push,
-    Receipt,
     Rejected,
     Throttled,
     Unavailable,
@@ -190,10 +188,6 @@ class Provider:
             token.proven = True
             return text(document(reply).get("name"))
         raise self._error(reply, token)
-
-    def receipts(self, callback: Callback) -> tuple[Receipt, ...]:  # noqa: ARG002  (the contract's name)
-        """None: FCM does not report on single messages."""
-        return ()
 
     def _error(self, reply: Reply, token: _Token) -> ProviderError:
         """By FCM's own code where the reply has one, else by the status."""

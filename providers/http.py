@@ -47,7 +47,7 @@ from providers._contract import (
     Unconfirmed,
     Unreachable,
 )
-from providers._document import at, path_of, word
+from providers._document import Place, at, path_of, word
 from providers._http import Client, check_header, document, error, kind_of, text
 from providers._reporting import Callbacks, Reporting, duration, words
 from providers._segments import segments
@@ -111,7 +111,7 @@ class LookUp(BaseModel):
 
     url: str
     """``{attempt}`` in it is our reference. It is asked for by GET, with the headers of every request."""
-    reply: dict[Literal["status", "reference", "code"], str]
+    reply: dict[Literal["status", "reference", "code"], Place]
     """Where in its JSON answer, as ``a.0.c``: the vendor's word for what became of it; its id; its error code."""
     statuses: dict[str, Literal["accepted", "delivered", "undelivered", "unreachable"]] = Field(min_length=1)
     """The vendor's words. Others change nothing."""
@@ -148,7 +148,7 @@ class Settings(_contract.Settings):
     body: dict[str, JsonValue] = Field(repr=False)
     """The template. Not printed: some vendors want their key in it."""
     encoding: Literal["json", "form"] = "json"
-    reply: dict[Literal["reference"], str] = Field(default_factory=dict)
+    reply: dict[Literal["reference"], Place] = Field(default_factory=dict)
     """``reference``: where the vendor's id is in its JSON reply, as ``a.b.c``. Without it the status alone decides."""
     statuses: Annotated[
         dict[
@@ -293,8 +293,13 @@ class Provider:
         status = ReceiptStatus(look_up.statuses.get(raw, ReceiptStatus.OTHER))
         return Receipt(attempt, status, said.get("reference") or attempt, raw, said.get("code"))
 
+    @property
+    def calls_back(self) -> bool:
+        """Whether its callbacks are described."""
+        return self._reporting is not None
+
     def receipts(self, callback: Callback) -> tuple[News, ...]:
-        """The news in a callback, where it is described; else there is none."""
+        """The news in a callback, as it is described."""
         return self._reporting.read(callback) if self._reporting else ()
 
     def _fill(self, dispatch: Dispatch) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from providers import _contract
-from providers._contract import Callback, Channel, Content, Dispatch, Email, Push, Receipt, Robocall, Sms, Unavailable
+from providers._contract import Channel, Content, Dispatch, Email, Push, Robocall, Sms, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,7 +69,3 @@ class Provider:
         channel = CHANNEL_OF[type(dispatch.content)]
         self.messages.append(Kept(dispatch.attempt, dispatch.message, channel, dispatch.address, dispatch.content, now))
         return f"inbox-{dispatch.attempt}"
-
-    def receipts(self, callback: Callback) -> tuple[Receipt, ...]:  # noqa: ARG002  (the contract's name)
-        """Nobody reports on what is kept."""
-        return ()

@@ -17,12 +17,10 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 
 from providers import _contract
 from providers._contract import (
-    Callback,
     Channel,
     Dispatch,
     Misconfigured,
     ProviderError,
-    Receipt,
     Rejected,
     Throttled,
     Unavailable,
@@ -329,10 +327,6 @@ class Provider:
             if connection is not None:
                 self._pool.give(connection, clean=clean)
         return mail.reference
-
-    def receipts(self, callback: Callback) -> tuple[Receipt, ...]:  # noqa: ARG002  (the contract's name)
-        """None: what a relay reports later comes as mail."""
-        return ()
 
     async def _begin(self, connection: _Connection, mail: Mail, dispatch: Dispatch) -> None:
         """Everything up to the relay's leave to send the text."""

@@ -15,13 +15,14 @@ from providers._contract import (
     Channel,
     Content,
     Dispatch,
-    Forged,
+    Doubt,
     News,
     Receipt,
     ReceiptStatus,
     Rejected,
     Reply,
     Sms,
+    Unreadable,
     Wish,
 )
 from providers._replies import wish_of
@@ -99,6 +100,7 @@ class Provider:
 
     CHANNELS: ClassVar[frozenset[Channel]] = frozenset({Channel.SMS})
     dedupe_window: timedelta | None = None
+    calls_back = True
 
     def __init__(self, name: str, settings: Settings, clock: Callable[[], datetime] = _contract.utc_now) -> None:
         self.name = name
@@ -164,7 +166,7 @@ def _inbound(fields: Mapping[str, str]) -> bool:
 def _heard(fields: Mapping[str, str]) -> tuple[Reply, ...]:
     """A short code or a name is nobody whom we could have written to."""
     if not (reference := fields.get("MessageSid")):
-        raise Forged("incomplete")
+        raise Unreadable(Doubt.INCOMPLETE)
     if not (sender := _FROM.fullmatch(fields.get("From", ""))):
         return ()
     wish = OPT_OUT_TYPES.get(fields.get("OptOutType", "")) or wish_of(fields["Body"])

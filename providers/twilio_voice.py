@@ -17,13 +17,14 @@ from providers._contract import (
     Callback,
     Channel,
     Dispatch,
-    Forged,
+    Doubt,
     News,
     Receipt,
     ReceiptStatus,
     Rejected,
     Reply,
     Robocall,
+    Unreadable,
     Wish,
 )
 
@@ -135,6 +136,7 @@ class Provider:
 
     CHANNELS: ClassVar[frozenset[Channel]] = frozenset({Channel.ROBOCALL})
     dedupe_window: timedelta | None = None
+    calls_back = True
 
     def __init__(self, name: str, settings: Settings, clock: Callable[[], datetime] = _contract.utc_now) -> None:
         self.name = name
@@ -177,7 +179,7 @@ class Provider:
             *self._pressed(attempt, reference, fields),
         )
         if not news:
-            raise Forged("incomplete")
+            raise Unreadable(Doubt.INCOMPLETE)
         return news
 
     def answer(self, callback: Callback, news: Sequence[News]) -> Answer | None:
@@ -195,7 +197,7 @@ class Provider:
                 yield Acted(attempt, Act.ANSWERED, Agent.HUMAN)
             case "opt_out":
                 if not _twilio.NUMBER.fullmatch(address := fields.get("To", "")):
-                    raise Forged("incomplete")
+                    raise Unreadable(Doubt.INCOMPLETE)
                 yield Reply(address, Wish.STOP, reference, attempt, on_the_line=True)
 
     def _twiml(self, dispatch: Dispatch) -> str:

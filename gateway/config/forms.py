@@ -95,7 +95,7 @@ def _broker(url: str) -> str:
 def _public_url(url: str) -> str:
     host = _host_of(url)
     if not url.startswith(("https://", "http://")) or not host or {"?", "#", "@", " "} & set(url):
-        raise ValueError("must be https://host, with a path at most")
+        raise ValueError("must be https://host, with a path at most (http://host only to try it out)")
     return url.rstrip("/")
 
 

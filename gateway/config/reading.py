@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import providers
-from gateway.config import forms, lint, policy
+from gateway.config import forms, lint, lint_urls, policy
 from gateway.config.faults import nearest
 from gateway.config.parts import Parts, among
 from gateway.config.values import (
@@ -80,11 +80,13 @@ class Reading:
         if not self._faults.any("policy", "routes", "worker", but=_UNSEEN):
             draft = lint.Draft(rules, reading.origins(), frozenset(routes), worker.attempt)
             self._tell(lint.findings(draft, self._today))
+        http = self._http(at.get("http"), at.get("keys"))
+        self._tell(lint_urls.findings(http.public_url, configured, routes))
         events = self._events(at.get("events"), at.get("broker") or at.get("webhooks"))
         return Config(
             store=self._parts.section(forms.Store, among(at, forms.Store), ()).store,
             broker=self._broker(at.get("broker")),
-            http=self._http(at.get("http"), at.get("keys")),
+            http=http,
             pages=PagesConfig(by_language(self._parts.section(forms.Pages, at.get("pages"), ("pages",)).name)),
             keys=self._keys(at.get("keys")),
             providers=configured,

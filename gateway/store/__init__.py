@@ -28,7 +28,7 @@ from gateway.store import (
 )
 from gateway.store.bounces import COMPLAINT
 from gateway.store.closing import Ages, Swept
-from gateway.store.engine import StoreFull, StoreUnavailable
+from gateway.store.engine import StoreFull, StoreNotOpen, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
@@ -76,6 +76,7 @@ __all__ = [
     "Standing",
     "Store",
     "StoreFull",
+    "StoreNotOpen",
     "StoreUnavailable",
     "Story",
     "Swept",
@@ -257,8 +258,8 @@ class Store:
         """Book turns in the paces of providers; one is missing where another worker is booking at this moment."""
         return await self._engine.write(lambda: pace.take(worker, asks))
 
-    async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> int:
-        """Amend attempts by vendors' news; how many changed."""
+    async def receipt(self, receipts: Sequence[Receipt], judge: Judge) -> list[bool | None]:
+        """Amend attempts by vendors' news; whether each changed something, None for each of no attempt that we know."""
         changed, noted = await self._engine.write(lambda: upkeep.receipt(receipts, judge))
         self._hear(noted)
         killpoints.reached("receipt.after_commit")

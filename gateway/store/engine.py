@@ -51,6 +51,10 @@ class StoreUnavailable(Exception):
     """The database could not be asked, or did not answer in time. What was written may or may not be there."""
 
 
+class StoreNotOpen(StoreUnavailable):
+    """It has not been opened yet: the gateway is starting, and nothing was written."""
+
+
 class StoreFull(StoreUnavailable):
     """There is no room for what was to be written, and nothing of it was."""
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T, place_of
+from gateway.store.engine import (
+    Breath,
+    Fetch,
+    Now,
+    Operation,
+    Run,
+    StoreFull,
+    StoreNotOpen,
+    StoreUnavailable,
+    T,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +100,7 @@ class Postgres:
         self, operation: Callable[[], Operation[T]], begin: str, pool: asyncpg.Pool[asyncpg.Record] | None
     ) -> T:
         if pool is None:
-            raise StoreUnavailable("the store is closed")
+            raise StoreNotOpen("the store is not open yet")
         try:
             async with asyncio.timeout(_BUDGET):
                 for _ in range(_DEADLOCKS):

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreUnavailable, T
+from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreNotOpen, StoreUnavailable, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +76,9 @@ class SQLite:
 
     async def write(self, operation: Callable[[], Operation[T]], *, urgent: bool = False) -> T:
         """Queue for the next commit; what is urgent comes first in it."""
-        if self._loop is None or self._closing:
+        if self._loop is None:
+            raise StoreNotOpen("the store is not open yet")
+        if self._closing:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         (self._waiting.appendleft if urgent else self._waiting.append)((operation, future))
@@ -89,7 +91,9 @@ class SQLite:
 
     async def read(self, operation: Callable[[], Operation[T]]) -> T:
         """Read the last committed state."""
-        if self._loop is None or self._closing:
+        if self._loop is None:
+            raise StoreNotOpen("the store is not open yet")
+        if self._closing:
             raise StoreUnavailable("the store is closed")
         reading = self._loop.run_in_executor(self._reader, self._read, operation)
         try:

@@ -41,20 +41,24 @@ if TYPE_CHECKING:
 _MICROSECOND = 1e-6
 
 
-def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[int, list[Noted]]]:
-    """Amend attempts by what vendors report; returns how many that changed, and who has left by that.
+def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[list[bool | None], list[Noted]]]:
+    """Amend attempts by what vendors report.
+
+    Returns whether each changed something, None for each of no attempt that we know, and who has left by that.
 
     Evidence settles what was unknown, gives back the place of what did not arrive, and never moves an attempt back. It
     holds for all that the vendor takes for the same message. Of a message that is closed it changes nothing.
     """
-    changed = 0
+    changed: list[bool | None] = []
     wanted = [news.attempt for news in receipts]
     people = dict((yield Fetch("select id, person from attempts where id = any($1)", (wanted,))))
     profiles = yield from lock(people.values())
     dead = []
     for news in receipts:
         if (person := people.get(news.attempt)) is None:
+            changed.append(None)
             continue
+        changed.append(False)
         attempt = rows.attempt((yield Fetch(f"select {rows.ATTEMPT} from attempts where id = $1", (news.attempt,)))[0])
         state = amended(attempt.state, news.status)
         if state is None:
@@ -68,7 +72,7 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[int, l
             dead.append((message, attempt))
         if instant(now) >= message.expires_at + LISTENED:
             continue
-        changed += 1
+        changed[-1] = True
         # What the vendor has, or what nobody could tell, is settled by this: it must not be sent again.
         over = state is not AttemptState.UNDELIVERED or (yield from _in_doubt(attempt))
         yield from _amend(attempt, state, news, now)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.headroom import NoRoom
 from gateway.intake import Overloaded
-from gateway.store import StoreUnavailable
+from gateway.store import StoreNotOpen, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 KINDS: Mapping[str, tuple[int, str]] = {
     "not_json": (400, "The body is not JSON"),
     "bad_body": (400, "The body cannot be read"),
+    "unreadable": (400, "The callback cannot be read"),
     "bad_query": (400, "The query cannot be understood"),
     "not_one_click": (400, "This is not a one-click unsubscribe"),
     "unauthorized": (401, "The API key is missing or unknown"),
@@ -46,6 +47,8 @@ KINDS: Mapping[str, tuple[int, str]] = {
 """By the last word of the problem's type: its status and title."""
 
 _SOON = {"Retry-After": "5"}
+_UNCHANGED = "Nothing was changed: ask again"
+_UNSURE = "What was sent may have been accepted: send the same again, with the same ids"
 
 
 class Problem(Exception):
@@ -85,10 +88,11 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except Problem as problem:
         return problem.response()
+    except StoreNotOpen:
+        return unavailable("The gateway is starting, and has done nothing yet: ask again").response()
     except StoreUnavailable:
-        return unavailable(
-            "The database cannot be asked. What was sent may have been accepted: send the same again, with the same ids"
-        ).response()
+        reads = request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+        return unavailable(f"The database cannot be asked. {_UNCHANGED if reads else _UNSURE}").response()
     except Overloaded as error:
         return turned_away(error).response()
     except web.HTTPException as error:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ONE_CLICK, PAGE = "one_click", "page"
 _WAYS = (ONE_CLICK, PAGE)
 """How it is recorded that it was said."""
+_LOOK = "look"
+"""What is only looked at says nothing."""
 
 _ONE_CLICK = ("List-Unsubscribe", "One-Click")
 """What mail programs send, by RFC 8058."""
@@ -50,7 +52,7 @@ def unsubscribe_url(public_url: str, attempt: str) -> str:
 
 
 class Unsubscribe:
-    """The links to unsubscribe that messages carry. Unknown ones do all that known ones do, for nobody."""
+    """The links to unsubscribe that messages carry. Of one that nobody has it is said that it does not work."""
 
     def __init__(
         self,
@@ -78,6 +80,9 @@ class Unsubscribe:
             known = await self._known(request)
         except StoreUnavailable:
             known = None
+        else:
+            if known is None:
+                return self._dead(request, _LOOK)
         said = request.query.get("said", "")
         left = _left(known, said)
         return self._page(request, known, left, "back" if said == _BACK and not left else None)
@@ -86,17 +91,22 @@ class Unsubscribe:
         """What a form says, done before it is answered."""
         with Body(request, self._room, _PATIENCE) as body:
             form = _fields(request.headers.get(hdrs.CONTENT_TYPE, ""), request.content_type, await body.read(_LARGEST))
-        if _ONE_CLICK in form:
-            await self._no(request, Choice.KIND, ONE_CLICK)
-            return web.Response(text="You have been unsubscribed.\n")
-        said, choice = _said(form)
+        clicked = _ONE_CLICK in form
+        said, choice = (_NO, Choice.KIND) if clicked else _said(form)
+        via = ONE_CLICK if clicked else PAGE
         try:
-            await (self._no(request, choice, PAGE) if said == _NO else self._yes(request, choice))
+            if (known := await self._known(request)) is None:
+                return self._dead(request, via)
+            await (self._no(request, known, choice, via) if said == _NO else self._yes(known, choice))
         except StoreUnavailable:
+            if clicked:
+                raise
             page = self._page(request, None, choice if said == _YES else None, "failed")
             page.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
             page.headers[hdrs.RETRY_AFTER] = "5"
             return page
+        if clicked:
+            return web.Response(text="You have been unsubscribed.\n")
         # By a query alone, whatever path the world reaches us by. To be shown, never to be believed.
         then = {hdrs.LOCATION: f"?said={choice if said == _NO else _BACK}"}
         return web.Response(status=HTTPStatus.SEE_OTHER, headers=then)
@@ -105,26 +115,32 @@ class Unsubscribe:
         attempt = request.match_info["attempt"]
         return await self._store.addressee(attempt) if ID.fullmatch(attempt) else None
 
-    async def _no(self, request: web.Request, choice: Choice, via: str) -> None:
+    async def _no(self, request: web.Request, known: Addressee, choice: Choice, via: str) -> None:
         """Once this is done, nothing that was begun before is handed over any more."""
-        if known := await self._known(request):
-            judge = self._judge()
-            for no in _noes(choice, known.category, judge.policy):
-                await self._store.opt_out(known.person, no, via, judge, request.match_info["attempt"])
-            self._metrics.optouts.labels(via).inc()
-            await settled(self._store, known.person)
+        judge = self._judge()
+        for no in _noes(choice, known.category, judge.policy):
+            await self._store.opt_out(known.person, no, via, judge, request.match_info["attempt"])
+        self._metrics.optouts.labels(via).inc()
+        await settled(self._store, known.person)
 
-    async def _yes(self, request: web.Request, choice: Choice) -> None:
+    async def _yes(self, known: Addressee, choice: Choice) -> None:
         """Take back what was said here, and nothing else: whoever has the link may not be who said the rest."""
-        if known := await self._known(request):
-            for no in _noes(choice, known.category, self._judge().policy):
-                await self._store.opt_in(known.person, None, no, _WAYS)
+        for no in _noes(choice, known.category, self._judge().policy):
+            await self._store.opt_in(known.person, None, no, _WAYS)
+
+    def _dead(self, request: web.Request, via: str) -> web.Response:
+        """Nobody has that link: whoever followed it still gets messages, and must learn that."""
+        self._metrics.dead_links.labels(via).inc()
+        language = spoken_to(_accepted(request))
+        if via == ONE_CLICK:
+            text = self._pages.dead(language)
+            return web.Response(text=text, status=HTTPStatus.NOT_FOUND, headers={hdrs.CONTENT_LANGUAGE: language})
+        return self._answer(Shown(language, self._name.get(language), dead=True), HTTPStatus.NOT_FOUND)
 
     def _page(
         self, request: web.Request, known: Addressee | None, left: Choice | None, notice: Notice | None
     ) -> web.Response:
-        accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, ()))
-        language = spoken_to(accepted, known.locales if known else ())
+        language = spoken_to(_accepted(request), known.locales if known else ())
         category = self._judge().policy.categories.get(known.category) if known else None
         shown = Shown(
             language=language,
@@ -134,8 +150,16 @@ class Unsubscribe:
             again=left is not None and (known is None or _how(known, left) in _WAYS),
             notice=notice,
         )
-        headers = {hdrs.CONTENT_LANGUAGE: language, "Content-Security-Policy": self._pages.security}
-        return web.Response(text=self._pages.unsubscribe(shown), content_type="text/html", headers=headers)
+        return self._answer(shown)
+
+    def _answer(self, shown: Shown, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+        headers = {hdrs.CONTENT_LANGUAGE: shown.language, "Content-Security-Policy": self._pages.security}
+        text = self._pages.unsubscribe(shown)
+        return web.Response(text=text, status=status, content_type="text/html", headers=headers)
+
+
+def _accepted(request: web.Request) -> str:
+    return ", ".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, ()))
 
 
 def _noes(choice: Choice, category: str, policy: Policy) -> tuple[OptOut, ...]:
@@ -147,7 +171,7 @@ def _noes(choice: Choice, category: str, policy: Policy) -> tuple[OptOut, ...]:
 
 
 def _left(known: Addressee | None, said: str) -> Choice | None:
-    """What somebody has left; nobody has left what they say."""
+    """What somebody has left; while that cannot be looked up, what the query says."""
     if known is None:
         return Choice(said) if said in tuple(Choice) else None
     return next((choice for choice in (Choice.ALL, Choice.KIND) if _how(known, choice)), None)

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.languages import LANGUAGES
+from gateway.message import OptOut
 from gateway.store.migrate import migrate
 from gateway.web import unsubscribe_url
 from tests.browser.looking import faults, tabbed
@@ -83,6 +84,10 @@ async def link(desk: Desk, category: str = "offers") -> str:
     return desk.public + unsubscribe_url("", await desk.attempt(f"of {category}", category))
 
 
+async def leave(desk: Desk, category: str) -> None:
+    await desk.store.opt_out("hana", OptOut(category=category), "page", desk.judge)
+
+
 async def noes(desk: Desk) -> set[str | None]:
     view = await desk.store.person("hana")
     assert view
@@ -105,19 +110,37 @@ async def window(browser: Browser, *, but: str = "nothing", **options: Any) -> A
     assert asked == {"document"}
 
 
-@pytest.mark.parametrize("said", [None, "kind", "all"])
+@pytest.mark.parametrize("said", [None, "plain", "*"])
 async def test_everybody_can_read_and_use_it_on_a_phone(
     browser: Browser, desk: Desk, said: str | None, keep: Callable[[Page, str], Awaitable[None]]
 ) -> None:
-    url = f"{desk.public}/u/unknown?said={said}" if said else await link(desk)
+    url = await link(desk, "plain" if said else "offers")
+    if said:
+        await leave(desk, said)
     found: list[str] = []
     async with window(browser, **PHONE) as page:
         for language in LANGUAGES:
             await page.set_extra_http_headers({"Accept-Language": language})
             await page.goto(url)
             assert said or TITLES[language] in await page.locator("main").inner_text()
+            assert await page.locator(".mark").count() == (said is not None)
             found += await faults(page)
             await keep(page, f"phone-{said}-{language}")
+    assert found == []
+
+
+async def test_everybody_can_read_that_a_link_does_not_work(
+    browser: Browser, desk: Desk, keep: Callable[[Page, str], Awaitable[None]]
+) -> None:
+    url = (await link(desk))[:-1]
+    found: list[str] = []
+    async with window(browser, but="a status of 404", **PHONE) as page:
+        for language in LANGUAGES:
+            await page.set_extra_http_headers({"Accept-Language": language})
+            await page.goto(url)
+            assert await page.get_by_role("button").count() == 0
+            found += await faults(page)
+            await keep(page, f"phone-dead-{language}")
     assert found == []
 
 
@@ -151,9 +174,10 @@ async def test_it_can_be_read_in_the_dark(
 ) -> None:
     found: list[str] = []
     async with window(browser, color_scheme="dark", locale="ja-JP", **size) as page:
-        for number, path in enumerate(
-            (await link(desk), f"{desk.public}/u/x?said=kind", f"{desk.public}/u/x?said=back")
-        ):
+        url = await link(desk)
+        for number, path in enumerate((url, f"{url}?said=back", await link(desk, "plain"))):
+            if number == 2:
+                await leave(desk, "plain")
             await page.goto(path)
             ground = await page.evaluate("() => getComputedStyle(document.body).backgroundColor")
             assert max(map(int, ground[4:-1].split(", "))) < 64

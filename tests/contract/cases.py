@@ -687,13 +687,14 @@ def cases() -> Mapping[str, Case]:
                 ),
                 http_events(http_event("open"), news=(Acted(ATTEMPT, Act.OPENED, Agent.HUMAN),)),
                 http_events(http_event("prefetch"), news=(Acted(ATTEMPT, Act.OPENED, Agent.MACHINE, "vendor"),)),
-                # Of messages that are not ours, or without a word on what became of them.
+                # One of ours among such as are not, or are without a word on what became of them.
                 http_events(
                     http_event("arrived", ref="no attempt"),
                     http_event("arrived", ref=None),
                     {"data": {"ref": ATTEMPT}},
                     {"type": {"a": 1}, "data": {"ref": ATTEMPT}},
-                    news=(),
+                    http_event("teleported"),
+                    news=(Receipt(ATTEMPT, ReceiptStatus.OTHER, "SM42", "teleported"),),
                 ),
                 http_events(news=()),
             ),

@@ -284,7 +284,7 @@ async def test_a_repeat_is_the_same_message_to_a_vendor_that_dedupes(opened: Any
 
 
 def test_windows_are_written_as_people_write_them() -> None:
-    for text, window in (("90s", 90), ("15m", 900), ("24h", 86400), ("7d", 604800)):
+    for text, window in (("90s", 90), ("15m", 900), ("24h", 86400), ("7d", 604800), ("1h30m", 5400)):
         assert providers.build("given", http_settings(1, idempotency_window=text)).dedupe_window == timedelta(
             seconds=window
         )

@@ -17,7 +17,17 @@ import pytest
 from pydantic import ValidationError
 
 import providers
-from providers import Callback, Channel, Forged, Misconfigured, Provider, ProviderError, Unavailable, Unconfirmed
+from providers import (
+    Callback,
+    CallsBack,
+    Channel,
+    Forged,
+    Misconfigured,
+    ProviderError,
+    Unavailable,
+    Unconfirmed,
+    Unreadable,
+)
 from tests.contract.cases import ATTEMPT, NOW, Case, cases
 from tests.contract.wire import RESET, SILENCE, HttpWire, reply
 from tests.vendors.ledger import Ledger
@@ -290,12 +300,9 @@ CALLBACKS = [(kind, n) for kind, case in CASES.items() for n in range(len(case.c
 SIGNED = [kind for kind, case in CASES.items() if case.callbacks]
 
 
-def standing(kind: str) -> Provider:
+def standing(kind: str) -> Any:
     """The provider of a case, whose clock stands still."""
-    provider: Provider = importlib.import_module(f"providers.{kind}").Provider(
-        "given", CASES[kind].settings(1), lambda: NOW
-    )
-    return provider
+    return importlib.import_module(f"providers.{kind}").Provider("given", CASES[kind].settings(1), lambda: NOW)
 
 
 @pytest.mark.parametrize(("kind", "number"), CALLBACKS)
@@ -357,19 +364,18 @@ def test_a_genuine_callback_without_news_is_refused(kind: str) -> None:
     for body in (f"AccountSid={ACCOUNT_SID}", "MessageSid=SM42&CallSid=SM42", "AccountSid=AC9&MessageSid=SM42"):
         fields = [tuple(pair.split("=")) for pair in body.split("&")]
         headers = {"x-twilio-signature": signature(callback.url, fields)}  # type: ignore[arg-type]
-        with pytest.raises(Forged):
+        with pytest.raises(Forged if "AC9" in body else Unreadable):
             provider.receipts(replace(callback, body=body.encode(), headers=headers))
     headers = {"x-twilio-signature": signature("https://m.example.com/callbacks/text", [("a", "b")])}
-    with pytest.raises(Forged):
+    with pytest.raises(Unreadable):
         provider.receipts(
             replace(callback, url="https://m.example.com/callbacks/text", query={}, body=b"a=b", headers=headers)
         )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CASES if kind not in SIGNED])
-def test_who_has_no_callbacks_has_no_news(kind: str) -> None:
-    callback = CASES["twilio_sms"].callbacks[0].callback
-    assert tuple(providers.build("given", CASES[kind].settings(1)).receipts(callback)) == ()
+def test_who_has_no_callbacks_reports_nothing(kind: str) -> None:
+    assert not isinstance(standing(kind), CallsBack)
 
 
 @wired_kinds

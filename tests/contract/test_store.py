@@ -530,7 +530,7 @@ async def test_a_receipt_turns_unknown_into_the_truth(world: World) -> None:
     await world.accept(new)
     (claimed,) = await world.due()
     await world.settle(claimed, Outcome(AttemptState.UNKNOWN, error="unconfirmed:timeout"))
-    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == 1
+    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == [True]
     assert await world.state(new) is MessageState.DELIVERED
 
 
@@ -601,7 +601,8 @@ async def test_priorities_of_one_channel_share_its_places(world: World) -> None:
 
 
 async def test_a_receipt_for_nobodys_attempt_changes_nothing(world: World) -> None:
-    assert await world.store.receipt([Receipt(new_id(), ReceiptStatus.DELIVERED, "SM1", "delivered")], world.judge) == 0
+    nobodys = Receipt(new_id(), ReceiptStatus.DELIVERED, "SM1", "delivered")
+    assert await world.store.receipt([nobodys], world.judge) == [None]
 
 
 # ------------------------------------------------------------------------------------------------- outbox, jobs, upkeep

@@ -431,7 +431,7 @@ async def test_news_of_a_message_whose_category_is_gone_is_taken(world: World) -
     await world.settle(claimed, ACCEPTED)
     world.without("campaign")
     for status in (ReceiptStatus.UNDELIVERED, ReceiptStatus.DELIVERED):
-        assert await world.store.receipt([receipt(claimed, status)], world.judge) == 1
+        assert await world.store.receipt([receipt(claimed, status)], world.judge) == [True]
     assert await world.state(new) is MessageState.DELIVERED
     assert await world.contacts() == []  # nothing says any more that it counts
 

@@ -180,7 +180,7 @@ async def test_the_place_is_given_back_when_neither_was_sent(keyed: World) -> No
 async def test_a_receipt_is_about_all_that_the_vendor_takes_for_one(keyed: World, status: ReceiptStatus) -> None:
     new, first, second = await repeated(keyed)
     await keyed.settle(second, ACCEPTED)
-    assert await keyed.store.receipt([receipt(first, status)], keyed.judge) == 1
+    assert await keyed.store.receipt([receipt(first, status)], keyed.judge) == [True]
     assert await tried(keyed, new) == [status, status]
     assert await keyed.state(new) == status
     assert len(await keyed.contacts()) == (status is ReceiptStatus.DELIVERED)
@@ -311,7 +311,7 @@ async def test_what_stays_unknown_is_closed_72_hours_after_its_expiry_and_others
     await swept(world)
     assert [(state, why) for _, state, why in await world.events()][1:] == [("unknown", "closed")]
     assert (await world.store.ages()).unknown == 0
-    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == 0
+    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == [False]
     assert await world.state(new) is MessageState.UNKNOWN
     assert len(await world.contacts()) == 1
 
@@ -321,9 +321,9 @@ async def test_a_receipt_is_heard_until_the_message_is_closed(world: World) -> N
     claimed = await world.claimed(new)
     await world.settle(claimed, ACCEPTED)
     world.now = new.message.expires_at + DAYS_3 - timedelta(seconds=1)
-    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == 1
+    assert await world.store.receipt([receipt(claimed, ReceiptStatus.DELIVERED)], world.judge) == [True]
     world.pass_time(seconds=1)
-    assert await world.store.receipt([receipt(claimed, ReceiptStatus.UNDELIVERED)], world.judge) == 0
+    assert await world.store.receipt([receipt(claimed, ReceiptStatus.UNDELIVERED)], world.judge) == [False]
     assert await world.state(new) is MessageState.DELIVERED
 
 

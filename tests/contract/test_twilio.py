@@ -10,7 +10,17 @@ import pytest
 from pydantic import ValidationError
 
 import providers
-from providers import Callback, Forged, Misconfigured, ProviderError, Rejected, Robocall, Unconfirmed, Unreachable
+from providers import (
+    Callback,
+    Forged,
+    Misconfigured,
+    ProviderError,
+    Rejected,
+    Robocall,
+    Unconfirmed,
+    Unreachable,
+    Unreadable,
+)
 from tests.contract.cases import CALLBACK_URL, NOW, cases, twilio_settings, twilio_signed
 from tests.vendors import twilio
 
@@ -27,7 +37,7 @@ def test_the_signature_is_the_one_that_twilio_publishes(port: str) -> None:
         url, {"attempt": "a", "foo": "1", "bar": "2"}, {"x-twilio-signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8="}, body
     )
     provider = providers.build("text", settings)
-    with pytest.raises(Forged, match="incomplete"):  # the signature holds; it is only no news
+    with pytest.raises(Unreadable, match="incomplete"):  # the signature holds; it is only no news
         provider.receipts(callback)
     with pytest.raises(Forged, match="signature"):
         provider.receipts(replace(callback, body=body.replace(b"1234&", b"1235&")))
@@ -177,7 +187,7 @@ def test_a_key_that_says_no_needs_to_know_whose_it_is() -> None:
     callback = twilio_signed(
         {"CallSid": "CA1", "CallStatus": "in-progress", "Digits": "9"}, {"attempt": "a", "say": ""}
     )
-    with pytest.raises(Forged, match="incomplete"):
+    with pytest.raises(Unreadable, match="incomplete"):
         providers.build("call", VOICE.settings(1)).receipts(callback)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from gateway.store import Lease, Next
-    from providers import Callback, Dispatch, Receipt
+    from providers import Dispatch
 
 RATE = 40
 CONFIG = f"""
@@ -68,9 +68,6 @@ class Vendor:
         self.at[dispatch.message] = monotonic()
         self._more.set()
         return "ref"
-
-    def receipts(self, callback: Callback) -> Sequence[Receipt]:
-        return []
 
     def busiest(self, seconds: float) -> int:
         """The most that were handed over in any window of that length."""

@@ -78,6 +78,10 @@ def counted(desk: Desk, via: str) -> float:
     return desk.metrics.registry.get_sample_value("gateway_optouts_total", {"via": via}) or 0
 
 
+def dead_links(desk: Desk, via: str) -> float:
+    return desk.metrics.registry.get_sample_value("gateway_unsubscribe_links_dead_total", {"via": via}) or 0
+
+
 class Visitor:
     """Somebody with a link, as their browser or mail program sees it."""
 
@@ -123,7 +127,7 @@ async def test_one_click_opts_out_of_the_category_once_and_for_all(desk: Desk) -
     assert unsubscribe_url(PUBLIC_URL, attempt) == f"{PUBLIC_URL}/u/{attempt}"
     multipart = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    for link in (attempt, attempt, *UNKNOWN):
+    for link in (attempt, attempt):
         for body, headers in ((ONE_CLICK, FORM), (multipart, kind)):
             person = Visitor(desk, link)
             assert await person.click(body, **headers) == DONE
@@ -317,20 +321,27 @@ async def test_what_was_said_elsewhere_is_not_taken_back_by_whoever_has_the_link
     assert await noes(desk) == {no.category}
 
 
-async def test_an_unknown_link_looks_and_answers_like_one_without_a_title(desk: Desk) -> None:
-    known = Visitor(desk, await desk.attempt("r1", "tips"))
-    for link in UNKNOWN:
-        unknown = Visitor(desk, link)
-        for act in (
-            lambda person: person.look(),
-            lambda person: person.press("no=kind"),
-            lambda person: person.press("yes=kind"),
-            lambda person: person.press("no=all"),
-            lambda person: person.press("yes=all"),
-        ):
-            assert await act(unknown) == await act(known)
-            assert (unknown.status, unknown.headers) == (known.status, known.headers)
+async def test_who_has_a_link_that_is_not_known_is_told_that_it_does_not_work(desk: Desk) -> None:
+    attempt = await desk.attempt("r1", "news")
+    for link in (*UNKNOWN, attempt[:-1]):
+        person = Visitor(desk, link, "de")
+        for act in (person.look(), person.look("said=kind"), *map(person.press, ("no=kind", "no=all", "yes=all"))):
+            page = await act
+            assert (person.status, person.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+            assert "<h1>Dieser Link funktioniert nicht mehr</h1>" in page
+            assert "Link in einer neueren Nachricht" in page
+            assert "Nachrichten von <bdi>Beispiel</bdi>" in page
+            assert "<form" not in page
+        text = await person.click()
+        assert (person.status, person.headers["Content-Type"]) == (404, "text/plain; charset=utf-8")
+        assert text.startswith("Dieser Link funktioniert nicht mehr\n")
+        await person.head()
+        assert person.status == 404
     assert await noes(desk) == set()
+    assert counted(desk, "one_click") == counted(desk, "page") == 0
+    links = len(UNKNOWN) + 1
+    dead = [dead_links(desk, via) for via in ("look", "one_click", "page")]
+    assert dead == [3 * links, links, 3 * links]
 
 
 async def test_the_redirect_stays_where_the_world_reaches_us(desk: Desk) -> None:

@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 from yarl import URL
 
@@ -55,6 +56,17 @@ KEYS
 providers:
   inbox: {kind: inbox}
   text: {kind: twilio_sms, account_sid: AC1, auth_token: a-made-up-token, sender: "+15005550006"}
+  silent: {kind: http, channels: [sms], url: "https://vendor.example", body: {text: "{text}"}}
+  given:
+    kind: http
+    channels: [sms]
+    url: https://vendor.example
+    body: {ref: "{attempt}"}
+    callbacks:
+      signature: {header: X-Sig, secret: a-made-up-token}
+      each: events
+      fields: {status: type, attempt: ref}
+      statuses: {arrived: delivered}
 routes: {sms: [text], push: [inbox], email: [inbox]}
 policy:
   timezone: UTC
@@ -96,6 +108,7 @@ class Gateway:
         span: float = 10.0,
         callback_seconds: float = 5.0,
         space: Callable[[], Space] | None = None,
+        starting: bool = False,
     ) -> None:
         text = YAML.replace("PATH", str(path)).replace("KEYS", f"keys: [{', '.join(keys)}]" if keys else "")
         self.config = config.parse(text, {}, base=path.parent)
@@ -111,6 +124,7 @@ class Gateway:
         self.parts: Mapping[str, str] = {"store": "ok"}
         self.notices = 0
         self.broken = False
+        self.starting = starting
         self.secret = "of +14155552671"
         self.limits = limits
         self.callback_seconds = callback_seconds
@@ -119,7 +133,8 @@ class Gateway:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self.store.open()
+        if not self.starting:
+            await self.store.open()
         self._stack.push_async_callback(self.store.close)
         self.private = await self._listen(
             private_app(
@@ -613,8 +628,43 @@ async def test_without_its_store_the_gateway_asks_to_come_again(gateway: Gateway
         gateway.public.post(f"/u/{new_id()}", data=b"List-Unsubscribe=One-Click", headers=FORM),
     ):
         async with answer as response:
-            await problem(response, 503)
+            detail = (await problem(response, 503))["detail"]
             assert response.headers["Retry-After"] == "5"
+            assert ("Nothing was changed: ask again" in detail) is (response.method == "GET")
+            assert ("may have been accepted" in detail) is (response.method != "GET")
+
+
+async def test_while_it_starts_it_says_so(start: Any) -> None:
+    gateway = await start(starting=True)
+    for answer in (
+        gateway.private.post("/v1/messages", json=request()),
+        gateway.private.get(f"/v1/messages/{new_id()}/explain"),
+        gateway.private.put("/v1/users/u1", json={}),
+    ):
+        async with answer as response:
+            assert (await problem(response, 503))["detail"].startswith("The gateway is starting")
+
+
+@pytest.mark.parametrize(("after", "asked"), [("0", 3), ("60", 1), (None, 1)])
+async def test_the_command_line_asks_again_where_the_gateway_will_soon_answer(after: str | None, asked: int) -> None:
+    came: list[str] = []
+    headers = {"Retry-After": after} if after else {}
+
+    async def answer(asks: web.Request) -> web.Response:
+        came.append(asks.path)
+        well = len(came) > 3
+        return web.json_response(
+            {"text": []} if well else {"detail": "not yet"}, status=200 if well else 503, headers=headers
+        )
+
+    app = web.Application()
+    app.add_routes([web.get("/{path:.*}", answer)])
+    async with TestServer(app) as server:
+        with pytest.raises(GatewayError, match="not yet"):
+            await explanation("0" * 26, None, str(server.make_url("/")), None)
+        assert len(came) == asked
+        if asked == 3:
+            assert await explanation("0" * 26, None, str(server.make_url("/")), None) == {"text": []}
 
 
 async def test_while_draining_nothing_new_is_accepted(gateway: Gateway) -> None:
@@ -1049,7 +1099,6 @@ async def test_the_url_is_the_configured_one_exactly_as_it_was_given(gateway: Ga
         (signed("/callbacks/text?attempt=b", NEWS), NEWS),
         (signed("/callbacks/text?attempt=a", NEWS), NEWS | {"MessageStatus": "failed"}),
         ({"X-Twilio-Signature": "é" * 100}, NEWS),
-        (signed("/callbacks/text?attempt=a", {}), {}),
     ],
 )
 async def test_a_forged_callback_is_refused_and_counted(
@@ -1060,14 +1109,65 @@ async def test_a_forged_callback_is_refused_and_counted(
     assert sample(gateway, "gateway_delivery_reports_total", provider="text", status="forged") == 1
 
 
+async def report(gateway: Gateway, body: bytes, *, token: str = TOKEN, status: int = 204) -> dict[str, Any]:
+    """A callback of the vendor that is described, signed with a token."""
+    headers = {"X-Sig": hmac.digest(token.encode(), body, "sha256").hex()} if token else {}
+    async with gateway.public.post("/callbacks/given", data=body, headers=headers | JSON) as response:
+        assert response.status == status
+        return {} if status == 204 else await problem(response, status)
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "status", "counted", "reason"),
+    [
+        (b'{"events":', TOKEN, 400, "unreadable", "not_json"),
+        (b'{"events": [' + b"0," * 1000 + b"0]}", TOKEN, 400, "unreadable", "too_many"),
+        (b'{"events":', "another token", 403, "forged", "signature"),
+        (b"{}", "", 403, "forged", "missing_header"),
+        (b'{"items": [{"type": "arrived"}]}', TOKEN, 204, "unread", "no_events"),
+        (b'{"events": [{"kind": "arrived"}]}', TOKEN, 204, "unread", "no_status"),
+        (b'{"events": [{"type": "arrived"}]}', TOKEN, 204, "unread", "no_attempt"),
+    ],
+)
+async def test_a_callback_without_news_is_counted_and_logged_once_a_minute(
+    gateway: Gateway, body: bytes, token: str, status: int, counted: str, reason: str
+) -> None:
+    with capture_logs() as logs:
+        answers = [await report(gateway, body, token=token, status=status) for _ in range(3)]
+    assert logs == [
+        {
+            "event": "callback.no_news",
+            "log_level": "warning",
+            "provider": "given",
+            "status": counted,
+            "reason": reason,
+        }
+    ]
+    assert sample(gateway, "gateway_delivery_reports_total", provider="given", status=counted) == 3
+    if status == 400:
+        assert "is the vendor's, but" in answers[0]["detail"]
+    if status == 403:
+        assert answers[0]["detail"] == "It was not signed by the vendor, or not for this address"
+
+
+async def test_a_receipt_for_no_attempt_of_ours_does_not_look_healthy(gateway: Gateway) -> None:
+    claimed = await gateway.claim(await gateway.send())
+    for attempt in (new_id(), claimed.attempt.id):
+        await report(gateway, orjson.dumps({"events": [{"type": "arrived", "ref": attempt}]}))
+    for status in ("unmatched", "delivered"):
+        assert sample(gateway, "gateway_delivery_reports_total", provider="given", status=status) == 1
+
+
 async def test_callbacks_that_cannot_be_taken(gateway: Gateway) -> None:
-    async with gateway.public.post("/callbacks/nobody?attempt=a", data=NEWS) as response:
-        await problem(response, 404)
+    for name in ("nobody", "inbox", "silent"):
+        async with gateway.public.post(f"/callbacks/{name}?attempt=a", data=NEWS) as response:
+            await problem(response, 404)
     async with gateway.public.post("/callbacks/text?attempt=a", data=b"x" * 300_000) as response:
         await problem(response, 413)
-    async with gateway.public.post("/callbacks/inbox?attempt=a", data=b"\x00\xff") as response:
-        assert response.status == 204  # it reports nothing
-    async with gateway.public.get("/callbacks/text?attempt=a") as response:
+    path = "/callbacks/text?attempt=a"
+    async with gateway.public.post(path, data={}, headers=signed(path, {})) as response:
+        await problem(response, 400)
+    async with gateway.public.get(path) as response:
         await problem(response, 405)
 
 

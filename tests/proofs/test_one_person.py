@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gateway.decide import Judge
     from gateway.store import Lease, Next
-    from providers import Callback, Dispatch, Receipt
+    from providers import Dispatch
 
 NIGHT = datetime(2026, 11, 22, 23, tzinfo=UTC)
 LIMIT = 20
@@ -164,9 +164,6 @@ class Vendor:
         self.taken.append(dispatch.message)
         await asyncio.sleep(0)
         return "ref"
-
-    def receipts(self, callback: Callback) -> Sequence[Receipt]:
-        return []
 
 
 class Counting(Store):

@@ -512,7 +512,7 @@ class Courtesy(RuleBasedStateMachine):
         before = tried.state
         heard = Receipt(tried.id, ReceiptStatus(news), "ref", news)
         changed = self.model.hear(tried.id, news, self.now)
-        assert self.arena.do(self.arena.store.receipt([heard], self.judge)) == changed
+        assert self.arena.do(self.arena.store.receipt([heard], self.judge)) == [changed]
         if not changed:
             if news == "unreachable":
                 self.model.doubtful.add((tried.channel, tried.value))

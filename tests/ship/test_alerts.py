@@ -246,6 +246,17 @@ CASES: Mapping[str, Case] = {
         "Callbacks for text are not signed by its vendor",
         {"provider": "text"},
     ),
+    "DecorumCallbacksNotUnderstood": Case(
+        {'gateway_delivery_reports_total{provider="text", status="unread"}': "0x10 16x20"},
+        {
+            'gateway_delivery_reports_total{provider="text", status="unread"}': "0x10 16x20",
+            'gateway_delivery_reports_total{provider="text", status="delivered"}': "0+100x30",
+        },
+        "12m",
+        "9m",
+        "Nothing is learned from the callbacks for text",
+        {"provider": "text"},
+    ),
     "DecorumPressureDrivesAway": Case(
         {
             'gateway_departures_total{act="uninstalled", band="0"}': "0+10x160",

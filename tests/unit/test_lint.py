@@ -54,6 +54,41 @@ def report(text: str) -> tuple[tuple[Fault, ...], tuple[Fault, ...]]:
         return error.faults, error.warnings
 
 
+def told_of_urls(public_url: str, url: str, channel: str = "email") -> list[str]:
+    found = parse(
+        f"http: {{public: 127.0.0.1:8081, public_url: '{public_url}'}}\n"
+        f"providers: {{box: {{kind: http, channels: [{channel}], url: '{url}', body: {{}}}}}}\n"
+        f"routes: {{{channel}: [box]}}\npolicy: {{timezone: UTC, categories: {{news: {{}}}}}}\n"
+    )
+    assert all("write https://" in warning.problem for warning in found.warnings)
+    return [warning.path for warning in found.warnings]
+
+
+@pytest.mark.parametrize("host", ["m.example.com", "8.8.8.8", "[2606:4700::1111]", "10.0.0.7", "box"])
+def test_a_public_url_without_tls_costs_mails_their_one_click(host: str) -> None:
+    assert told_of_urls(f"http://{host}:8081/a", "https://v.example") == ["http.public_url"]
+    assert told_of_urls(f"http://{host}:8081/a", "https://v.example", "sms") == []
+    assert told_of_urls(f"https://{host}:8081/a", "https://v.example") == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_whoever_tries_it_out_on_this_machine_is_not_warned(host: str) -> None:
+    assert told_of_urls(f"http://{host}:8081", f"http://{host}/send") == []
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        *(("v.example.com", False), ("8.8.8.8", False), ("[2606:4700::1111]", False), ("local.example.com", False)),
+        *(("10.0.0.7", True), ("192.168.1.1", True), ("[fd00::1]", True), ("vendor", True), ("v.internal", True)),
+        *(("v.local.", True), ("v.home.arpa", True)),
+    ],
+)
+def test_a_vendor_without_tls_may_only_be_near(host: str, near: bool) -> None:
+    found = told_of_urls("https://m.example.com", f"http://{host}:9000/send")
+    assert found == ([] if near else ["providers.box.url"])
+
+
 ERROR, WARNING = "error", "warning"
 NIGHT = """
   quiet_hours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -82,23 +83,24 @@ STATES = [
         (None, *Choice), (False, True), (None, "back", "failed"), (None, NAME), (None, TITLE)
     )
     if left or not again
-]
+] + [Shown("en", name, dead=True) for name in (None, NAME)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_page_is_whole_in_every_language(language: str) -> None:
     texts = TEXTS[language]
     for state in STATES:
-        shown = Shown(language, state.name, state.title, state.left, state.again, state.notice)  # type: ignore[arg-type]
+        shown = replace(state, language=language)  # type: ignore[arg-type]
         page = PAGES.unsubscribe(shown)
         found = Outline(page)
         assert found.of("html") == [{"lang": language, "dir": "rtl" if language == "ar" else "ltr"}]
-        assert found.text["h1"] == texts["done" if shown.left else "heading"]
+        assert found.text["h1"] == texts["dead" if shown.dead else "done" if shown.left else "heading"]
         assert found.text["title"].startswith(found.text["h1"])
         said = [(b["name"], b["value"]) for b in found.of("button")]
         no = {None: [("no", "kind"), ("no", "all")], Choice.KIND: [("no", "all")], Choice.ALL: []}[shown.left]
-        assert said == no + ([("yes", shown.left)] if shown.again else [])
-        assert found.of("form") == [{"method": "post"}]
+        assert said == ([] if shown.dead else no + ([("yes", shown.left)] if shown.again else []))
+        assert found.of("form") == ([] if shown.dead else [{"method": "post"}])
+        assert (texts["dead_why"] in found.text["main"]) is shown.dead
         ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
         assert len(set(ids)) == len(ids)
         assert {b["aria-describedby"] for b in found.of("button") if "aria-describedby" in b} <= set(ids)

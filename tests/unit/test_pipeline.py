@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from gateway.store import Lease, MessageView
     from gateway.store.engine import Engine, Operation
-    from providers import Callback
 
 SECOND = timedelta(seconds=1)
 
@@ -219,9 +218,6 @@ class Vendor:
         if isinstance(answer, BaseException):
             raise answer
         return answer
-
-    def receipts(self, callback: Callback) -> Sequence[Receipt]:
-        return []
 
 
 class Hanging(Vendor):

@@ -48,6 +48,8 @@ class Shown:
     """Whether the page offers to take that back."""
     notice: Notice | None = None
     """It has just been taken back; it could not be done."""
+    dead: bool = False
+    """The link does not work: nothing is offered."""
 
 
 class Pages:
@@ -79,14 +81,20 @@ class Pages:
             language=shown.language,
             direction="rtl" if shown.language in RIGHT_TO_LEFT else "ltr",
             style=self._style,
-            heading=self._texts[shown.language]["done" if shown.left else "heading"],
+            heading=self._texts[shown.language]["dead" if shown.dead else "done" if shown.left else "heading"],
             name=shown.name,
             left=shown.left,
             again=shown.again,
             notice=shown.notice,
+            dead=shown.dead,
             told=told,
             of_kind=of_kind,
         )
+
+    def dead(self, language: Language) -> str:
+        """What the page of a link that does not work says, as plain text."""
+        texts = self._texts[language]
+        return f"{texts['dead']}\n\n{texts['dead_why']}\n"
 
 
 def _teller(texts: Mapping[str, str]) -> Callable[..., Markup]:

@@ -14,7 +14,6 @@ from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from subprocess import run
-from time import perf_counter
 
 import pytest
 import yaml
@@ -213,22 +212,12 @@ def test_rules_leave_out_what_a_category_is_exempt_from_and_what_is_for_others()
     assert [rule.name for rule in policy.rules(gone)] == names("reactivation")[:-1]
 
 
-def test_the_packaged_sample_loads_in_an_instant_without_any_environment() -> None:
-    config.load(SAMPLE, {})  # the provider's module is imported
-    took = min(_timed() for _ in range(5))
-
-    assert took < 0.1
+def test_the_packaged_sample_loads_without_any_environment() -> None:
     found = config.load(SAMPLE, {})
     assert found.store.startswith("sqlite:///")
     assert set(found.routes) == set(Channel)
     assert found.http.private.loopback
     assert not found.events.states  # nobody would fetch them
-
-
-def _timed() -> float:
-    start = perf_counter()
-    config.load(SAMPLE, {})
-    return perf_counter() - start
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class Worker:
                 leased += await self._lease(self._wanted(critical=True))
                 if rest is None and not self._ending.is_set() and (wanted := self._wanted(critical=False)):
                     rest = asyncio.create_task(self._lease(wanted))
-                    rest.add_done_callback(lambda _: self._wake.set())
+                    rest.add_done_callback(self._leased)
                 self._answered()
             except StoreUnavailable as error:
                 if self.ready:
@@ -235,6 +235,11 @@ class Worker:
                 await self._wake.wait()
         except TimeoutError:
             self._maybe.update(self._pairs)
+
+    def _leased(self, rest: asyncio.Task[int]) -> None:
+        self._wake.set()
+        if not rest.cancelled():
+            rest.exception()  # which ``run`` tells, unless it ends first
 
     async def _lease(self, wanted: Sequence[tuple[Priority, Channel, int]]) -> int:
         if not wanted:

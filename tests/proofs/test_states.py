@@ -440,6 +440,7 @@ class Courtesy(RuleBasedStateMachine):
         """Lease, decide and settle once, one outcome each; further ones are left open."""
         before = len(self.open)
         self.claim(self.lease(room))
+        self.consistent()  # what was refused now may be free again when the others are finished
         begun = self.open[before:]
         self.finish(list(zip(begun, several, strict=False)))
 

@@ -117,8 +117,7 @@ def slope_of(samples: Sequence[Sample]) -> float:
 
 
 def ends(samples: Sequence[Sample], what: str) -> tuple[float, float]:
-    """Of the first and of the last quarter: of memory the median, of all else the least, as after a burst is over."""
+    """The medians of the first and of the last quarter: neither a burst nor a lost connection is most of either."""
     values = [getattr(sample, what) for sample in samples]
     quarter = max(len(values) // 4, 1)
-    of = statistics.median if what == "rss" else min
-    return of(values[:quarter]), of(values[-quarter:])
+    return statistics.median(values[:quarter]), statistics.median(values[-quarter:])

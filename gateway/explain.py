@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from gateway import sentences
 from gateway.abuse import fingerprint
+from gateway.causes import REASONS
 from gateway.decide import Attempting, Deferred, Ended
 from gateway.forecast import explained
 from gateway.message import AttemptState, MessageState, addresses, rfc3339
@@ -98,7 +99,7 @@ def answered(
     allowed = refusal is None and verdict.allowed
     rules = [{"name": rule.pop("rule"), **rule} for rule in why_json(found.rulings)]
     if refusal:
-        no = {"name": refusal, "permits": False, "next": None, "why": sentences.REASONS[refusal]}
+        no = {"name": refusal, "permits": False, "next": None, "why": REASONS[refusal]}
         rules.insert(0, no)
     told = {
         "user": asked.person,

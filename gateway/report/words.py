@@ -8,6 +8,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.causes import briefly
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -90,7 +92,7 @@ def _end(state: str, reason: str) -> str:
         return _ENDS[state, reason]
     if state == "expired":
         return f"expired, last held by {reason}"
-    return f"{state}: {reason.replace('_', ' ')}"
+    return f"{state}: {briefly(reason)}"
 
 
 def can_be_known(word: str, row: Mapping[str, Any]) -> bool:

@@ -546,7 +546,7 @@ async def test_one_that_is_tried_again_tells_what_was_tried(desk: Desk) -> None:
         "Attempt 1, at 10:00, by sms through provider text (policy version 1): it was not sent",
         "(unavailable:refused)",
         "Attempt 2, at 10:00, by sms through provider spare (policy version 1): it was not sent",
-        "the gateway's own account at the provider does not work (misconfigured:20003)",
+        "the gateway's settings for the provider, or its account there, do not work (misconfigured:20003)",
         "it goes by sms through provider text within a minute.",
     )
 

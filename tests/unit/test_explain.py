@@ -13,12 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import providers
+from gateway.causes import ERRORS, REASONS, briefly, of_error
 from gateway.message import AttemptState, MessageState, Refusal, rfc3339
 from gateway.outcome import BUG
 from gateway.rulings import why_json
-from gateway.sentences import ERRORS, REASONS, STATES, of_eligibility, of_message
+from gateway.sentences import STATES, of_eligibility, of_message
 from gateway.whereabouts import ZoneSource
-from providers import Channel, ProviderError
+from providers import Channel, ProviderError, fcm, smtp
 from ratelimit import Ruling, clock, zone, zone_names
 
 if TYPE_CHECKING:
@@ -153,6 +154,62 @@ def test_every_reason_that_the_code_spells_out_has_its_words() -> None:
     spelt = reasons()
     assert {"retry", "expires_at", "unknown_category", "shadow", "next_channel", "crash"} <= spelt
     assert spelt - {"accepted"} <= REASONS.keys() | ERRORS.keys()
+
+
+def codes() -> set[str]:
+    """Kind and code of each error that a provider spells out."""
+    kinds = {kind.__name__ for kind in ProviderError.__subclasses__()}
+    return {
+        f"{node.func.id.lower()}:{node.args[0].value}"
+        for path in (ROOT / "providers").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def test_every_code_that_a_provider_spells_out_has_its_words() -> None:
+    spelt = codes() | {f"unavailable:{word}" for _, word in smtp.WORDS} | {f"rejected:{code}" for code in fcm.CODES}
+    assert {"misconfigured:unsupported", "unavailable:deadline", "unreachable:INVALID_TOKEN"} <= spelt
+    assert [error for error in sorted(spelt) if of_error(error) == of_error(f"{error.partition(':')[0]}:42")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        ("misconfigured:unsupported", "no STARTTLS"),
+        ("unavailable:dns", "name is not known"),
+        ("unconfirmed:http_502", "error of its own"),
+        ("unreachable:smtp_550", "no such mailbox"),  # RFC 5321, 4.2.3: to RCPT
+        ("misconfigured:smtp_550", "as this sender"),  # to MAIL
+        ("rejected:smtp_557", "for good"),
+        ("receipt:5.1.1", "no such mailbox"),  # RFC 3463, 3.2
+        ("receipt:5.1.2", "mail domain"),
+        ("receipt:5.1.10", "takes no mail"),  # RFC 7505, 4.2: null MX
+        ("receipt:5.2.1", "disabled"),
+        ("receipt:5.2.2", "full"),
+        ("receipt:5.3.4", "larger"),
+        ("receipt:4.4.7", "all the time"),
+        ("receipt:5.7.1", "policy"),
+        ("receipt:5.7.23", "SPF"),  # RFC 7372, 3.2
+        ("receipt:5.4.99", "the way to"),  # RFC 3463, 2: by its subject
+        ("receipt:5.7.509", "policy or security"),
+    ],
+)
+def test_what_a_code_means_is_told_whatever_the_vendor(error: str, means: str) -> None:
+    kind, code = error.split(":")
+    assert of_error(error).startswith(f"{ERRORS[kind]}: ")
+    assert means in of_error(error)
+    assert of_error(error).endswith(f" ({error})")
+    assert means in briefly(error)
+    assert briefly(error).endswith(f" ({code})")
+
+
+@pytest.mark.parametrize(
+    "error", ["receipt:30005", "receipt:refused", "rejected:21612", "receipt:5.0.0", "receipt:x.1.1"]
+)
+def test_what_only_a_vendor_knows_is_not_guessed(error: str) -> None:
+    assert of_error(error) == f"{ERRORS[error.partition(':')[0]]} ({error})"
 
 
 @pytest.mark.parametrize("state", MessageState)

@@ -595,6 +595,12 @@ def test_remarks_say_what_a_table_does_not_show() -> None:
     assert "1 234 more opted out in that time, which belongs to no message" in said
 
 
+def test_what_failed_is_told_by_what_its_code_means_and_by_the_code() -> None:
+    failed = story(tries=(attempt(AttemptState.UNREACHABLE),), state=MessageState.FAILED, reason="unreachable:smtp_550")
+    said = [*remarks(described(counted([failed])))]
+    assert said[0] == "1 failed: the relay knows no such mailbox (smtp_550)"
+
+
 @pytest.mark.parametrize(
     ("share", "said"),
     [

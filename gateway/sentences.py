@@ -200,7 +200,8 @@ def _fate(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
 def _suspected(view: Mapping[str, Any]) -> Iterator[str]:
     """That it may be what killed its worker."""
     if view.get("suspect"):
-        died = f" {view['crashes']} have died of it since." if view["crashes"] else ""
+        have = "has" if view["crashes"] == 1 else "have"
+        died = f" {view['crashes']} {have} died of it since." if view["crashes"] else ""
         yield f"The process that worked on it vanished, so it is worked on when no other such message is.{died}"
 
 
@@ -300,7 +301,8 @@ def _ruling(rule: Mapping[str, Any], clock: _Clock, subject: str, verbs: Sequenc
     held = [_contact(one, clock) for one in rule.get("held_by") or ()] if _objects(rule) else []
     places = "The places are" if len(held) > 1 else "The place is"
     if len(held) > _SHOWN:
-        held = [f"{len(held) - _SHOWN} others", *held[-_SHOWN:]]
+        others = len(held) - _SHOWN
+        held = [f"{others} other{'s' if others > 1 else ''}", *held[-_SHOWN:]]
     taken = f" {places} taken by {' and '.join(filter(None, (', '.join(held[:-1]), *held[-1:])))}." if held else ""
     return f"{subject} {rule.get('rule') or rule['name']} {says}: {clock.retold(rule['why'])}.{taken}"
 

@@ -144,8 +144,8 @@ def revive(webhook: str, limit: int) -> Operation[int]:
     """Let some of the events that were given up be due now, as if they were new; how many."""
     now: int = yield Now()
     revived = yield Fetch(
-        "update webhook_queue set due_at = $2, tries = 0, called_at = null where webhook = $1 and sequence in"
-        " (select sequence from webhook_queue where webhook = $1 and due_at is null order by sequence limit $3) returning 1",
+        "update webhook_queue set due_at = $2, tries = 0, called_at = null where webhook = $1 and sequence in (select"
+        " sequence from webhook_queue where webhook = $1 and due_at is null order by sequence limit $3) returning 1",
         (webhook, now, limit),
     )
     return len(revived)

@@ -66,7 +66,7 @@ async def test_the_channels_that_were_passed_over_are_recorded_with_their_reason
     )
     assert decision.why[0]["held_by"][0]["message"] == first.message.id
     assert await world.state(second) is MessageState.SENT
-    assert "Rule sms-day held it back: 1 of 1 contacts" in await text(world, second)
+    assert "Rule sms-day held it back: 1 of 1 contact" in await text(world, second)
 
 
 async def test_the_limit_of_an_address_is_recorded_with_its_numbers(world: World) -> None:

@@ -430,6 +430,12 @@ def test_many_places_are_not_read_out_one_by_one() -> None:
     said = text(now=present(waits("daily"), rules=[ruling(held_by=held)]))
     assert "The places are taken by 4 others, the sms at 10:04, " in said
     assert said.count(" is message ") == 5
+    assert "taken by 1 other, the sms at 10:01, " in text(now=present(waits("daily"), rules=[ruling(held_by=held[:6])]))
+
+
+@pytest.mark.parametrize(("crashes", "died"), [(1, "1 has died"), (2, "2 have died")])
+def test_who_has_died_of_it_is_counted(crashes: int, died: str) -> None:
+    assert f"{died} of it since." in text(suspect=True, crashes=crashes)
 
 
 def test_holders_as_the_first_tables_have_them_are_named() -> None:
@@ -502,7 +508,7 @@ def test_an_instant_by_another_clock_keeps_that_clock() -> None:
 
 def test_the_dates_that_rules_name_are_told_as_people_say_them() -> None:
     """Whose weekdays they are: https://www.timeanddate.com/calendar/?year=2026"""
-    rule = ruling(why="2026-11-23 is a public holiday in JP; 1 of 1 contacts in the month of 2027-01-01 (Asia/Tokyo)")
+    rule = ruling(why="2026-11-23 is a public holiday in JP; 1 of 1 contact in the month of 2027-01-01 (Asia/Tokyo)")
     said = text(now=present(GOES, rules=[rule]))
     assert "Monday 23 November is a public holiday" in said
     assert "the month of Friday 1 January 2027 (Asia/Tokyo)." in said

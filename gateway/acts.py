@@ -56,6 +56,9 @@ class Deed:
     link: int | None = None
     why: str | None = None
     """Of a machine: how it is known to be one."""
+    no: Mapping[str, str] | None = None
+    """Of an opt-out: ``by``, ``person`` or ``address``, and to which ``channel``, ``category`` and ``topic``; without
+    any, to everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class Record:
     link: int | None
     why: str | None
     band: str | None
+    no: Mapping[str, str] | None
+    """Of an opt-out, unless it is of a time when that was not kept."""
 
 
 @dataclass(frozen=True, slots=True)

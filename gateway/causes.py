@@ -36,6 +36,7 @@ REASONS: Mapping[str, str] = {
     "pace": "its providers are handed as many as their pace allows",
     "clock": "the database's clock was set back behind the last contact",
     "unknown": "no reason is recorded",
+    "complaint": "somebody called a mail that went there spam",
     BUG: "the gateway made a mistake, which is in its log",
     POISON: "the process that worked on it died each time",
 }

@@ -138,7 +138,7 @@ async def _offer(
 
 def _in_file(problem: str, line: int) -> str:
     """What is wrong with a line, which a parser takes for the first."""
-    return re.sub(r"line 1 column ([0-9]+) \(char [0-9]+\)", rf"line {line}, column \1", problem)
+    return re.sub(r"line [0-9]+,? column ([0-9]+)(?: \(char [0-9]+\))?", rf"line {line}, column \1", problem)
 
 
 async def explanation(message: str, source: str | None, url: str, key: str | None) -> dict[str, Any]:

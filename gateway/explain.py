@@ -86,6 +86,11 @@ def explanation(view: MessageView, standing: Standing, judge: Judge) -> dict[str
         "asked_at": rfc3339(facts.now),
         **_clocks(_where(standing, judge)),
         "opted_out": [*noes],
+        "suppressed": [
+            {"channel": one.channel, "reason": one.reason, "at": rfc3339(one.at)} for one in standing.suppressions
+        ]
+        if waiting or view.state is MessageState.REFUSED
+        else [],
         "now": _at_present(view, standing, judge) if waiting else None,
     }
     return told | {"text": sentences.of_message(told)}
@@ -236,7 +241,7 @@ def _attempt(attempt: Attempt, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _act(act: Record) -> dict[str, Any]:
-    more = {"stage": act.stage, "link": act.link, "why": act.why}
+    more = {"stage": act.stage, "link": act.link, "why": act.why, "opted_out": act.no}
     return {
         "act": act.act,
         "agent": act.agent,

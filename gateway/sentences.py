@@ -70,7 +70,7 @@ _ACTS: Mapping[tuple[str, str], str] = {
     (Act.ANSWERED, Agent.MACHINE): "A machine answered the call at {at}, which does not count as answered",
     (Act.CONVERTED, Agent.HUMAN): "The person {converted} at {at}; this message is held to have led to it",
     (Act.APP_OPENED, Agent.HUMAN): "The person opened the app at {at}; this message is held to have led to it",
-    (Act.OPTED_OUT, Agent.HUMAN): "The person said no to more of this at {at}",
+    (Act.OPTED_OUT, Agent.HUMAN): "The person said no to {no} at {at}",
     (Act.UNINSTALLED, Agent.HUMAN): "The app was found to be uninstalled at {at}",
 }
 """What was done with a message, and by whom; those that are missing are told in their own words."""
@@ -195,6 +195,7 @@ def _fate(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
     if not newer:
         yield from _objections(decision["why"], clock)
     yield from _opted_out(view)
+    yield from _suppressed(view, clock)
 
 
 def _suspected(view: Mapping[str, Any]) -> Iterator[str]:
@@ -226,6 +227,7 @@ def _present(view: Mapping[str, Any], now: Mapping[str, Any], clock: _Clock) -> 
         yield "A later channel is taken only where a cap or a gap, not the clock, holds it back on the one before."
     yield from _holders(_asked(now), clock, view["message"])
     yield from _opted_out(view)
+    yield from _suppressed(view, clock)
     if not now["rules"] and now["channel"] and not several:
         yield "No rule of the policy applies to it."
     yield f"It expires at {clock(view['expires_at'])}. The policy in force is version {now['policy']}."
@@ -325,9 +327,20 @@ def _holders(rules: Iterable[Mapping[str, Any]], clock: _Clock, own: str = "") -
 def _opted_out(view: Mapping[str, Any]) -> Iterator[str]:
     """What the person, or somebody by an address, has said no to that stands in the way at present."""
     for no in view["opted_out"]:
-        what = " and ".join(_refused(no)) or "everything"
-        channel = f" by {no['channel']}" if "channel" in no else ""
-        yield f"On record: {_WHO[no['by']]} has opted out of {what}{channel}."
+        yield f"On record: {_WHO[no['by']]} has opted out of {_what(no)}."
+
+
+def _what(no: Mapping[str, str]) -> str:
+    """What was said no to."""
+    what = " and ".join(_refused(no)) or "everything"
+    return f"{what} by {no['channel']}" if "channel" in no else what
+
+
+def _suppressed(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
+    """Which of the addresses that it would go to must not be used, since when, and because of what."""
+    for one in view["suppressed"]:
+        since = f"not used any more since {clock(one['at'])}"
+        yield f"On record: the address by {one['channel']} is {since}, because {of_error(one['reason'])}."
 
 
 def _refused(no: Mapping[str, str]) -> Iterator[str]:
@@ -371,7 +384,10 @@ def _done(acts: Sequence[Mapping[str, Any]], clock: _Clock) -> Iterator[str]:
         converted = f"came as far as stage {act['stage']}" if "stage" in act else "did what it was for"
         link = f"link {act['link']}" if "link" in act else "a link"
         known = f" ({act['why']})" if "why" in act else ""
-        yield f"{told.format(at=clock(act['at']), converted=converted, link=link)}{known}."
+        no = _what(act["opted_out"]) if "opted_out" in act else "more of this"
+        if act.get("opted_out", {}).get("by") == "address":
+            known = ", as whoever has the address that it went to"
+        yield f"{told.format(at=clock(act['at']), converted=converted, link=link, no=no)}{known}."
 
 
 def _when(turn: Mapping[str, Any]) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from gateway.abuse import fingerprint
 from gateway.explain import explanation
 from gateway.message import MessageState, OptOut, Profile
 from gateway.store import Claimed
-from providers import Channel
+from providers import Channel, Receipt, ReceiptStatus
 from tests.contract.world import ACCEPTED, NIGHT, PHONE, World
 
 if TYPE_CHECKING:
@@ -43,6 +43,22 @@ async def test_what_is_asked_about_a_person_is_answered_by_all_that_a_decision_w
     assert facts.person.refused == {PHONE: (OptOut(category="nudge"),)}
     assert [contact.category for contact in facts.contacts] == ["campaign"]
     assert [contact.category for contact in facts.on_addresses[fingerprint(PHONE)]] == ["code"]
+
+
+async def test_why_an_address_must_not_be_used_is_known_with_its_time(world: World) -> None:
+    await world.accept(world.new(channels=SMS))
+    (claimed,) = await world.due()
+    await world.settle(claimed, ACCEPTED)
+    at = world.now
+    news = Receipt(claimed.attempt.id, ReceiptStatus.UNREACHABLE, "SM1", "undelivered", "30005")
+    await world.store.receipt([news], world.judge)
+    world.pass_time(days=1)
+    new = world.new("bob", channels=(Channel.EMAIL, Channel.SMS))
+    await world.accept(new)
+    standing = await world.store.standing(new.message.id, world.judge)
+    assert standing
+    assert [(one.channel, one.reason, one.at) for one in standing.suppressions] == [(Channel.SMS, "receipt:30005", at)]
+    assert "On record: the address by sms is not used any more since 12:00 yesterday" in await text(world, new)
 
 
 async def test_a_person_is_introduced_once_and_keeps_what_is_known(world: World) -> None:

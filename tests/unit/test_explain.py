@@ -103,6 +103,7 @@ def view(state: str = "waiting", **more: Any) -> dict[str, Any]:
         "zone_source": "phone",
         "zones": [TOKYO],
         "opted_out": [],
+        "suppressed": [],
         "now": present(GOES) if state == "waiting" else None,
     } | more
 
@@ -431,6 +432,33 @@ def test_many_places_are_not_read_out_one_by_one() -> None:
     assert "The places are taken by 4 others, the sms at 10:04, " in said
     assert said.count(" is message ") == 5
     assert "taken by 1 other, the sms at 10:01, " in text(now=present(waits("daily"), rules=[ruling(held_by=held[:6])]))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"opted_out": {"by": "person", "category": "news"}}, "category news at 10:00."),
+        ({"opted_out": {"by": "person", "category": "*"}}, "all that can be unsubscribed from at 10:00."),
+        ({"opted_out": {"by": "person", "topic": "rates", "channel": "sms"}}, "topic rates by sms at 10:00."),
+        (
+            {"opted_out": {"by": "address"}},
+            "everything at 10:00, as whoever has the address that it went to.",
+        ),
+        ({}, "more of this at 10:00."),  # of a time when that was not kept
+    ],
+)
+def test_what_was_said_no_to_is_told(more: dict[str, Any], said: str) -> None:
+    act = {"act": "opted_out", "agent": "human", "at": rfc3339(NOW), "via": "page", "channel": "sms"}
+    assert f"The person said no to {said}" in text(state="sent", acts=[act | more])
+
+
+@pytest.mark.parametrize("state", ["waiting", "refused"])
+def test_why_an_address_is_not_used_any_more_is_told_with_its_time(state: str) -> None:
+    known = {"channel": "email", "reason": "receipt:5.1.1", "at": rfc3339(NOW - timedelta(days=1))}
+    assert (
+        "On record: the address by email is not used any more since 10:00 yesterday, because the provider reported it"
+        " later: there is no such mailbox (receipt:5.1.1)."
+    ) in text(state=state, decisions=[decision(state, "suppressed")], suppressed=[known])
 
 
 @pytest.mark.parametrize(("crashes", "died"), [(1, "1 has died"), (2, "2 have died")])

@@ -109,7 +109,8 @@ def _tiles(total: Mapping[str, Any]) -> str:
     ]
     if total["cost"]:
         each = words.money(total["cost_per_conversion"])
-        note = f"{each} a conversion" if each else f"without {words.number(total['unpriced'])} of unknown cost"
+        unpriced = f"without {words.number(total['unpriced'])} of unknown cost" if total["unpriced"] else ""
+        note = f"{each} a conversion" if each else unpriced
         tiles.append(("Cost", words.money(total["cost"]).replace("\N{NO-BREAK SPACE}", " "), note))
     return f'<dl class="tiles">{"".join(_tile(*tile) for tile in tiles)}</dl>'
 

@@ -208,7 +208,7 @@ async def test_who_left_by_a_message_is_told(desk: Desk) -> None:
     view = await desk.store.view(message)
     assert view
     await desk.store.opt_out("hana", OptOut(category="*"), "one_click", desk.judge, view.attempts[0].id)
-    await desk.store.opt_out_address(PHONE, OptOut(), "reply", desk.judge, view.attempts[0].id)
+    await desk.store.opt_out_address(PHONE, OptOut(), "reply", desk.judge)
     text = await desk.explain(message)
     assert "The person said no to all that can be unsubscribed from at 12:00." in text
     assert "The person said no to everything at 12:00, as whoever has the address that it went to." in text

@@ -15,8 +15,10 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from typer.testing import CliRunner
 
 from gateway.acts import Deed
+from gateway.cli import main
 from gateway.ids import SOURCE
 from gateway.message import microseconds
 from gateway.store.migrate import migrate
@@ -169,7 +171,9 @@ async def test_the_command_writes_json_a_sheet_and_a_page(desk: Desk, tmp_path: 
     file = tmp_path / "report.html"
     assert await desk.run("report", *options(), "--html", str(file)) == ""
     assert "<bdi>spring</bdi>" in file.read_text(encoding="utf-8")
-    assert (await desk.run("report", *options(), "--html", "-")).startswith("<!doctype html>")
+    piped = ["report", *options(), "--html", "-", "--url", desk.url]
+    written = await asyncio.to_thread(CliRunner().invoke, main, piped)
+    assert (written.stdout[:15], written.stdout[-7:]) == ("<!doctype html>", "</html>")
     assert "No such file" in await desk.run("report", "--html", str(tmp_path / "none" / "x.html"), status=1)
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from providers import Act, Agent
+from providers import Act, Agent, Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from providers import Acted, Channel
+    from providers import Acted
     from ratelimit import Contact
 
 PRESSURE: Final = timedelta(days=7)
@@ -25,6 +25,12 @@ BANDS: Final[tuple[tuple[int, str], ...]] = ((0, "0"), (2, "1-2"), (5, "3-5"))
 MOST: Final = "6+"
 LEFT: Final = frozenset({Act.OPTED_OUT, Act.UNINSTALLED})
 """What a person does who has had enough: it is counted by the pressure before it."""
+WITNESSED: Final[Mapping[str, frozenset[Channel]]] = {
+    Act.OPENED: frozenset({Channel.EMAIL, Channel.PUSH}),
+    Act.ANSWERED: frozenset({Channel.ROBOCALL}),
+    Act.CLICKED: frozenset({Channel.EMAIL, Channel.PUSH, Channel.SMS}),
+}
+"""On which channels somebody may learn that it was done; the other acts, on any."""
 _AHEAD: Final = timedelta(minutes=5)
 """How far a reporter's clock may be ahead of ours."""
 
@@ -50,6 +56,9 @@ class Deed:
     link: int | None = None
     why: str | None = None
     """Of a machine: how it is known to be one."""
+    no: Mapping[str, str] | None = None
+    """Of an opt-out: ``by``, ``person`` or ``address``, and to which ``channel``, ``category`` and ``topic``; without
+    any, to everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,8 @@ class Record:
     link: int | None
     why: str | None
     band: str | None
+    no: Mapping[str, str] | None
+    """Of an opt-out, unless it is of a time when that was not kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,9 @@ def report(
     since: Annotated[str, typer.Option(help="Of messages accepted since: so long ago (7d), or RFC 3339.")] = "7d",
     until: Annotated[str | None, typer.Option(help="And before: the same. Default: now.")] = None,
     category: Annotated[str | None, typer.Option(help="Only this one.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the funnels drawn.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with the funnels drawn; -: to standard output.")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
     url: UrlOption = _URL,
     key: KeyOption = None,
@@ -256,12 +258,20 @@ def report(
     from gateway.client import report as asked
     from gateway.report import page, sheet
 
+    if as_csv and as_json:
+        _fail("--csv and --json are two forms of the same: give one of them")
+    to_stdout = html == Path("-")
+    if to_stdout and (as_csv or as_json):
+        _fail("--html - writes the page to standard output, where nothing else goes: leave --csv and --json out")
     query = {"by": by, "since": since, "until": until, "category": category}
     try:
         with talk.status("counting …"):
             found = run(asked({name: value for name, value in query.items() if value is not None}, url, key))
     except GatewayError as error:
         _fail(str(error))
+    if to_stdout:
+        sys.stdout.write(page(found))
+        return
     if html:
         try:
             html.write_text(page(found), encoding="utf-8")

@@ -138,7 +138,7 @@ async def _offer(
 
 def _in_file(problem: str, line: int) -> str:
     """What is wrong with a line, which a parser takes for the first."""
-    return re.sub(r"line 1 column ([0-9]+) \(char [0-9]+\)", rf"line {line}, column \1", problem)
+    return re.sub(r"line [0-9]+,? column ([0-9]+)(?: \(char [0-9]+\))?", rf"line {line}, column \1", problem)
 
 
 async def explanation(message: str, source: str | None, url: str, key: str | None) -> dict[str, Any]:
@@ -226,7 +226,16 @@ def _of_webhook(found: Mapping[str, Any]) -> str:
     parts.append(f"{found['given_up']} given up")
     parts += [f"the last of them {lost['event']} ({lost['error']})" for lost in found["newest"][:1]]
     stands = f"disabled since {found['disabled_at']} ({found['reason']})" if found["disabled_at"] else "enabled"
-    return f"{found['name']} at {found['origin']} is {stands}: {', '.join(parts)}."
+    return f"{found['name']} at {found['origin']} is {stands}: {', '.join(parts)}.{_last_call(found)}"
+
+
+def _last_call(found: Mapping[str, Any]) -> str:
+    """Why what waits was not taken yet, and when it is sent again; older gateways do not say."""
+    if not found.get("failed_at"):
+        return ""
+    hint = f" ({found['hint']})" if found["hint"] else ""
+    then = f", the next call is due at {found['next_call']}" if found["next_call"] else ""
+    return f" The last call that failed was at {found['failed_at']}: {found['error']}{hint}{then}."
 
 
 async def _found(

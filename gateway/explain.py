@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from gateway import sentences
 from gateway.abuse import fingerprint
+from gateway.causes import REASONS
 from gateway.decide import Attempting, Deferred, Ended
 from gateway.forecast import explained
 from gateway.message import AttemptState, MessageState, addresses, rfc3339
@@ -85,6 +86,11 @@ def explanation(view: MessageView, standing: Standing, judge: Judge) -> dict[str
         "asked_at": rfc3339(facts.now),
         **_clocks(_where(standing, judge)),
         "opted_out": [*noes],
+        "suppressed": [
+            {"channel": one.channel, "reason": one.reason, "at": rfc3339(one.at)} for one in standing.suppressions
+        ]
+        if waiting or view.state is MessageState.REFUSED
+        else [],
         "now": _at_present(view, standing, judge) if waiting else None,
     }
     return told | {"text": sentences.of_message(told)}
@@ -98,7 +104,7 @@ def answered(
     allowed = refusal is None and verdict.allowed
     rules = [{"name": rule.pop("rule"), **rule} for rule in why_json(found.rulings)]
     if refusal:
-        no = {"name": refusal, "permits": False, "next": None, "why": sentences.REASONS[refusal]}
+        no = {"name": refusal, "permits": False, "next": None, "why": REASONS[refusal]}
         rules.insert(0, no)
     told = {
         "user": asked.person,
@@ -235,7 +241,7 @@ def _attempt(attempt: Attempt, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _act(act: Record) -> dict[str, Any]:
-    more = {"stage": act.stage, "link": act.link, "why": act.why}
+    more = {"stage": act.stage, "link": act.link, "why": act.why, "opted_out": act.no}
     return {
         "act": act.act,
         "agent": act.agent,

@@ -40,6 +40,8 @@ class Outcome:
     reference: str | None = None
     error: str | None = None
     """Its kind and code, such as ``unavailable:refused``."""
+    detail: str = ""
+    """What the provider says beside it, for people."""
     retry_after: timedelta | None = None
     burns: bool = True
     failing: bool = False
@@ -76,6 +78,7 @@ def failed(error: ProviderError) -> Outcome:
     return Outcome(
         meaning.state,
         error=f"{type(error).__name__.lower()}:{error.code}",
+        detail=error.detail,
         retry_after=error.retry_after if isinstance(error, Throttled) else None,
         burns=meaning.burns,
         failing=meaning.failing,

@@ -376,4 +376,5 @@ def _say_attempt(settlement: Settlement) -> None:
             provider=attempt.provider,
             state=outcome.state,
             error=outcome.error,
+            **({"detail": outcome.detail} if outcome.detail else {}),
         )

@@ -9,8 +9,8 @@ import re
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from gateway.causes import REASONS, of_error
 from gateway.message import UNSUBSCRIBABLE, AttemptState, MessageState, Refusal
-from gateway.outcome import BUG, POISON
 from gateway.whereabouts import ZoneSource
 from providers import Act, Agent
 from ratelimit import zone as zone_of
@@ -31,47 +31,6 @@ STATES: Mapping[str, str] = {
     MessageState.UNKNOWN: "was handed to a provider that never answered: it may have been sent, and is not sent again",
     MessageState.PARKED: "was set aside for people to look at",
 }
-
-REASONS: Mapping[str, str] = {
-    Refusal.OPTED_OUT: "the person, or the address itself, has opted out",
-    Refusal.SUPPRESSED: "the person's address must not be used any more",
-    Refusal.NO_ADDRESS: "there is no address, or no provider, to reach the person by",
-    Refusal.NEVER: "the policy never permits it",
-    Refusal.CAPPED: "a cap or a gap holds it back, and its category says to drop it then",
-    Refusal.COLLAPSED: "a newer message of its campaign took its place",
-    Refusal.ABUSE: "the address has had as many of its category as any address may",
-    "shadow": "only rules in shadow objected, which hold nothing back",
-    "next_channel": "it is held back on an earlier channel, and its category says to take the next one then",
-    "expires_at": "it was not permitted, or not possible, in time",
-    "unknown_category": "its category is not configured any more",
-    "cancelled": "somebody asked for that",
-    "retry": "its providers have failed, and it is tried again then",
-    "repeat": "nobody knows whether it was sent, and it is sent again then",
-    "look_up": "nobody knows whether it was sent, and its provider is being asked",
-    "closed": "nobody ever learnt whether it was sent, and nobody listens any more",
-    "throttled": "its providers have asked to be sent less for now",
-    "busy": "its providers have as much under way as they may",
-    "pace": "its providers are handed as many as their pace allows",
-    "clock": "the database's clock was set back behind the last contact",
-    "unknown": "no reason is recorded",
-    BUG: "the gateway made a mistake, which is in its log",
-    POISON: "the process that worked on it died each time",
-}
-"""What a decision's reasons mean, where they are no rules."""
-
-ERRORS: Mapping[str, str] = {
-    "unavailable": "the provider could not be reached, or turned it away before acting on it",
-    "throttled": "the provider asked to be sent less for now",
-    "unconfirmed": "the provider never said whether it took it",
-    "rejected": "the provider will never take this message",
-    "unreachable": "the address is wrong, not in use any more, or wants nothing from us",
-    "misconfigured": "the gateway's own account at the provider does not work",
-    "receipt": "the provider reported it later",
-    "crash": "the gateway stopped in the middle of it",
-    "store": "the database was away, so the provider was never called",
-    BUG: REASONS[BUG],
-}
-"""What an attempt's errors mean, by the word before the colon."""
 
 _ATTEMPTS: Mapping[str, str] = {
     AttemptState.INTENT: "it is under way",
@@ -111,7 +70,7 @@ _ACTS: Mapping[tuple[str, str], str] = {
     (Act.ANSWERED, Agent.MACHINE): "A machine answered the call at {at}, which does not count as answered",
     (Act.CONVERTED, Agent.HUMAN): "The person {converted} at {at}; this message is held to have led to it",
     (Act.APP_OPENED, Agent.HUMAN): "The person opened the app at {at}; this message is held to have led to it",
-    (Act.OPTED_OUT, Agent.HUMAN): "The person said no to more of this at {at}",
+    (Act.OPTED_OUT, Agent.HUMAN): "The person said no to {no} at {at}",
     (Act.UNINSTALLED, Agent.HUMAN): "The app was found to be uninstalled at {at}",
 }
 """What was done with a message, and by whom; those that are missing are told in their own words."""
@@ -225,7 +184,7 @@ def _fate(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
     if decision is None or _goes_on(decision):
         return
     reason, newer = decision["reason"], ()
-    told = REASONS.get(reason) or _error(reason)
+    told = of_error(reason)
     decided = f"That was decided at {clock(decision['at'])} under policy version {decision['policy']}"
     if view["attempts"] and view["attempts"][-1]["error"] == reason:
         yield f"{decided}, after its last attempt."
@@ -236,12 +195,14 @@ def _fate(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
     if not newer:
         yield from _objections(decision["why"], clock)
     yield from _opted_out(view)
+    yield from _suppressed(view, clock)
 
 
 def _suspected(view: Mapping[str, Any]) -> Iterator[str]:
     """That it may be what killed its worker."""
     if view.get("suspect"):
-        died = f" {view['crashes']} have died of it since." if view["crashes"] else ""
+        have = "has" if view["crashes"] == 1 else "have"
+        died = f" {view['crashes']} {have} died of it since." if view["crashes"] else ""
         yield f"The process that worked on it vanished, so it is worked on when no other such message is.{died}"
 
 
@@ -266,6 +227,7 @@ def _present(view: Mapping[str, Any], now: Mapping[str, Any], clock: _Clock) -> 
         yield "A later channel is taken only where a cap or a gap, not the clock, holds it back on the one before."
     yield from _holders(_asked(now), clock, view["message"])
     yield from _opted_out(view)
+    yield from _suppressed(view, clock)
     if not now["rules"] and now["channel"] and not several:
         yield "No rule of the policy applies to it."
     yield f"It expires at {clock(view['expires_at'])}. The policy in force is version {now['policy']}."
@@ -295,7 +257,7 @@ def _next(view: Mapping[str, Any], now: Mapping[str, Any], clock: _Clock) -> str
         case MessageState.WAITING:
             return f"It is put off until {clock(would['until'])}{turn}, because {REASONS[would['reason']]}."
         case state:
-            told = REASONS.get(would["reason"]) or _error(would["reason"])
+            told = of_error(would["reason"])
             return f"When it is looked at next, it will {_BECOMES[state]}, because {told}."
 
 
@@ -341,7 +303,8 @@ def _ruling(rule: Mapping[str, Any], clock: _Clock, subject: str, verbs: Sequenc
     held = [_contact(one, clock) for one in rule.get("held_by") or ()] if _objects(rule) else []
     places = "The places are" if len(held) > 1 else "The place is"
     if len(held) > _SHOWN:
-        held = [f"{len(held) - _SHOWN} others", *held[-_SHOWN:]]
+        others = len(held) - _SHOWN
+        held = [f"{others} other{'s' if others > 1 else ''}", *held[-_SHOWN:]]
     taken = f" {places} taken by {' and '.join(filter(None, (', '.join(held[:-1]), *held[-1:])))}." if held else ""
     return f"{subject} {rule.get('rule') or rule['name']} {says}: {clock.retold(rule['why'])}.{taken}"
 
@@ -364,9 +327,20 @@ def _holders(rules: Iterable[Mapping[str, Any]], clock: _Clock, own: str = "") -
 def _opted_out(view: Mapping[str, Any]) -> Iterator[str]:
     """What the person, or somebody by an address, has said no to that stands in the way at present."""
     for no in view["opted_out"]:
-        what = " and ".join(_refused(no)) or "everything"
-        channel = f" by {no['channel']}" if "channel" in no else ""
-        yield f"On record: {_WHO[no['by']]} has opted out of {what}{channel}."
+        yield f"On record: {_WHO[no['by']]} has opted out of {_what(no)}."
+
+
+def _what(no: Mapping[str, str]) -> str:
+    """What was said no to."""
+    what = " and ".join(_refused(no)) or "everything"
+    return f"{what} by {no['channel']}" if "channel" in no else what
+
+
+def _suppressed(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:
+    """Which of the addresses that it would go to must not be used, since when, and because of what."""
+    for one in view["suppressed"]:
+        since = f"not used any more since {clock(one['at'])}"
+        yield f"On record: the address by {one['channel']} is {since}, because {of_error(one['reason'])}."
 
 
 def _refused(no: Mapping[str, str]) -> Iterator[str]:
@@ -410,7 +384,10 @@ def _done(acts: Sequence[Mapping[str, Any]], clock: _Clock) -> Iterator[str]:
         converted = f"came as far as stage {act['stage']}" if "stage" in act else "did what it was for"
         link = f"link {act['link']}" if "link" in act else "a link"
         known = f" ({act['why']})" if "why" in act else ""
-        yield f"{told.format(at=clock(act['at']), converted=converted, link=link)}{known}."
+        no = _what(act["opted_out"]) if "opted_out" in act else "more of this"
+        if act.get("opted_out", {}).get("by") == "address":
+            known = ", as whoever has the address that it went to"
+        yield f"{told.format(at=clock(act['at']), converted=converted, link=link, no=no)}{known}."
 
 
 def _when(turn: Mapping[str, Any]) -> tuple[str, int]:
@@ -431,7 +408,7 @@ def _decision(decision: Mapping[str, Any], view: Mapping[str, Any], clock: _Cloc
         let = "it was let go" if reason == "shadow" else "the next channel was taken"
         return f"{at} {let} {policy}, because {REASONS[reason]}."
     if decision["state"] != MessageState.WAITING:
-        return f"{at} it was taken for {decision['state']} {policy}, because {REASONS.get(reason) or _error(reason)}."
+        return f"{at} it was taken for {decision['state']} {policy}, because {of_error(reason)}."
     until = f"until {clock(decision['until'])}" if decision["until"] != view["expires_at"] else "until it expires"
     if "within" in _soon(decision["at"], decision["until"], clock):
         until = "for less than a minute"
@@ -442,7 +419,7 @@ def _decision(decision: Mapping[str, Any], view: Mapping[str, Any], clock: _Cloc
 
 def _attempt(attempt: Mapping[str, Any], clock: _Clock) -> str:
     state, error = attempt["state"], attempt["error"]
-    because = f", because {_error(error)}" if error and state not in _WENT_WELL else ""
+    because = f", because {of_error(error)}" if error and state not in _WENT_WELL else ""
     reference = f" Its reference there is {attempt['reference']}." if attempt["reference"] else ""
     if attempt["repeats"]:
         reference += (
@@ -452,14 +429,6 @@ def _attempt(attempt: Mapping[str, Any], clock: _Clock) -> str:
         f"Attempt {attempt['number']}, at {clock(attempt['begun_at'])}, by {attempt['channel']} through provider"
         f" {attempt['provider']} (policy version {attempt['policy']}): {_ATTEMPTS[state]}{because}.{reference}"
     )
-
-
-def _error(error: str) -> str:
-    """An error in words, and as it is recorded: vendors are asked by their codes."""
-    if error in REASONS:
-        return REASONS[error]
-    told = ERRORS.get(error.partition(":")[0])
-    return f"{told} ({error})" if told else f"of the error {error}"
 
 
 def _whose_clock(view: Mapping[str, Any], clock: _Clock) -> Iterator[str]:

@@ -125,7 +125,7 @@ class FrequencyCap:
         else:
             window = f"in the {self.per} of {first_day} ({subject.calendar.key})"
             then = f"the next {self.per} with a place starts at {clock(free, zone)}" if free else ""
-        why = f"{len(holders)} of {self.limit} contacts {window}"
+        why = f"{len(holders)} of {self.limit} contact{'' if self.limit == 1 else 's'} {window}"
         if withheld := self._withheld(subject):
             why += f"; {kept(withheld)}"
         if free != at:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import providers
+from gateway.acts import WITNESSED
 from gateway.config import forms, lint, lint_urls, policy
 from gateway.config.faults import nearest
 from gateway.config.parts import Parts, among
@@ -238,6 +239,10 @@ class Reading:
             if categories and target.category is not None and target.category not in categories:
                 problem = f"{target.category!r} is not under policy.categories{nearest(target.category, categories)}"
                 self._faults.add((*place, "category"), problem)
+            for step in (target.step, target.of):
+                if target.channel and target.channel not in WITNESSED.get(step, {target.channel}):
+                    problem = f"nobody learns whether it was {step}, so this is never told: change step, or channel"
+                    self._faults.warn((*place, "channel"), f"{target.channel} is a channel of which {problem}")
             if target in targets:
                 self._faults.add(place, "is written twice: remove one")
             targets.append(target)

@@ -17,6 +17,7 @@ from operator import attrgetter
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from gateway.acts import WITNESSED
 from gateway.message import AttemptState, MessageState, microseconds
 from gateway.render import drafted
 from gateway.report.targets import Held, held
@@ -99,6 +100,16 @@ SHARES: Final = (
 )
 """Of which base the share of each column is told."""
 
+_SEEN: Final[Mapping[Column, Act]] = {
+    Column.OPENED: Act.OPENED,
+    Column.ANSWERED: Act.ANSWERED,
+    Column.CLICKED: Act.CLICKED,
+    Column.MACHINE_OPENED: Act.OPENED,
+    Column.MACHINE_ANSWERED: Act.ANSWERED,
+    Column.MACHINE_CLICKED: Act.CLICKED,
+}
+"""Acts of which nobody learns on every channel."""
+_REPORTED: Final = frozenset({AttemptState.DELIVERED, AttemptState.UNDELIVERED})
 _TOOK: Final = frozenset({AttemptState.ACCEPTED, AttemptState.DELIVERED, AttemptState.UNDELIVERED})
 """Attempts that a vendor took, and bills."""
 _REACH: Final[Mapping[AttemptState, int]] = {
@@ -165,6 +176,10 @@ class Row:
     """Messages that a vendor took whose price is not known."""
     targets: tuple[Held, ...]
     """Those that some of the messages are held to."""
+    channels: Mapping[str, int]
+    """How many belong to each."""
+    hidden: frozenset[Column]
+    """Of which nothing can be known of such messages: none of them is in it, and that is not to say that none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +293,9 @@ class Counting:
         marks = _REQUESTED | (_BY_REACH[carrier.state] if carrier else 0)
         if story.held and not WAITS.issuperset(story.held):
             marks |= _DEFERRED
+        tally.channels[carrier.channel if carrier else NEVER_SENT] += 1
+        if carrier and carrier.state in _REPORTED:
+            tally.reported[carrier.channel] += 1
         marks |= self._acted(story, carrier, tally)
         tally.marks[marks] += 1
         tally.states[story.state] += 1
@@ -353,6 +371,8 @@ class Counting:
                 for index, (target, _, _) in enumerate(self._targets)
                 if index in tally.based
             ),
+            channels=dict(sorted(tally.channels.items())),
+            hidden=_hidden(tally),
         )
 
     def _key(self, by: By) -> Callable[[Story, Try | None], str | None]:
@@ -395,7 +415,10 @@ class _Tally:
     How often each combination of columns came up answers all that counts and shares ask, and there are few of them.
     """
 
-    __slots__ = ("based", "clicks", "hits", "left", "lost", "marks", "opens", "persons", "states", "units", "unpriced")
+    __slots__ = (
+        *("based", "channels", "clicks", "hits", "left", "lost", "marks", "opens", "persons", "reported", "states"),
+        *("units", "unpriced"),
+    )
 
     def __init__(self) -> None:
         self.marks: Counter[int] = Counter()
@@ -405,6 +428,9 @@ class _Tally:
         self.units: Counter[str] = Counter()
         self.based: Counter[int] = Counter()
         self.hits: Counter[int] = Counter()
+        self.channels: Counter[str] = Counter()
+        self.reported: Counter[Channel] = Counter()
+        """Of a channel, those of which a vendor said whether they arrived."""
         self.persons = array("q")
         self.opens = array("q")
         self.clicks = array("q")
@@ -439,6 +465,16 @@ def carried(tries: Iterable[Try]) -> Try | None:
         if (certainty := _REACH.get(one.state, 0)) >= reach:
             best, reach = one, certainty
     return best
+
+
+def _hidden(tally: _Tally) -> frozenset[Column]:
+    """What is counted is known; what is not may be a true zero, or beyond anybody's sight."""
+    went = tally.channels.keys() - {NEVER_SENT}
+    hidden = {column for column, act in _SEEN.items() if tally.channels and not went & WITNESSED[act]}
+    # Of mail, vendors report what bounces, and of what arrived nothing.
+    if tally.channels and not tally.reported.keys() - {Channel.EMAIL}:
+        hidden.add(Column.DELIVERED)
+    return frozenset(column for column in hidden if not tally.count(_BIT[column]))
 
 
 def _why(story: Story) -> str:

@@ -94,10 +94,14 @@ def _moment(at: str, where: str) -> str:
 def _tiles(total: Mapping[str, Any]) -> str:
     shares = total["shares"]
     tiles = [
-        ("Requested", words.number(total["requested"]), f"for {words.number(total['persons'])} persons"),
+        ("Requested", words.number(total["requested"]), f"for {words.persons(total['persons'])}"),
         ("Sent", words.number(total["sent"]), f"{words.percent(shares['sent']['of_requested'])} of requested"),
         *(
-            (word.capitalize(), words.number(total[word]), f"{words.percent(shares[word]['of_sent'])} of sent")
+            (
+                word.capitalize(),
+                words.number(total[word]),
+                f"{words.percent(shares[word]['of_sent'])} of sent" if words.can_be_known(word, total) else "",
+            )
             for word in ("opened", "clicked", "converted")
         ),
         ("Opted out", words.number(total["opted_out"]), f"{words.percent(shares['opted_out']['of_sent'])} of sent"),
@@ -105,7 +109,8 @@ def _tiles(total: Mapping[str, Any]) -> str:
     ]
     if total["cost"]:
         each = words.money(total["cost_per_conversion"])
-        note = f"{each} a conversion" if each else f"without {words.number(total['unpriced'])} of unknown cost"
+        unpriced = f"without {words.number(total['unpriced'])} of unknown cost" if total["unpriced"] else ""
+        note = f"{each} a conversion" if each else unpriced
         tiles.append(("Cost", words.money(total["cost"]).replace("\N{NO-BREAK SPACE}", " "), note))
     return f'<dl class="tiles">{"".join(_tile(*tile) for tile in tiles)}</dl>'
 
@@ -143,6 +148,8 @@ def _drawn(row: Mapping[str, Any]) -> Iterator[str]:
     if row["sent"] + row["unknown"]:
         steps = [*_steps(row)]
         yield f"<figure>{_funnel(row, steps)}{_behind(row, steps)}</figure>"
+    if unseen := words.unseen(row):
+        yield f'<p class="soft small">{escape(unseen.capitalize())}.</p>'
     if targets := words.telling(row):
         yield '<h4>Targets</h4><ul class="targets">'
         for held in targets:
@@ -158,7 +165,7 @@ def _verdict(held: Mapping[str, Any], text: str) -> str:
 
 
 def _whose(row: Mapping[str, Any]) -> Iterator[str]:
-    yield f"for {words.number(row['persons'])} persons"
+    yield f"for {words.persons(row['persons'])}"
     if row["cost"]:
         yield words.money(row["cost"])
     if row["cost_per_conversion"]:
@@ -201,7 +208,7 @@ def _funnel(row: Mapping[str, Any], steps: Sequence[_Step]) -> str:
         wide = width(count, largest)
         held = [one for one in words.telling(row) if (one["step"], one["stage"]) == (step, stage)]
         marks = [(width(one["at_least"] * one["base"], largest), one["verdict"]) for one in held]
-        goals = "".join(f" {_verdict(one, f'target {words.goal(one)}')}" for one in held)
+        goals = "".join(map(_goal, held))
         drawn.append(
             f"<li>{slope(above, wide) if above else ''}<p>{_name(label)}"
             f'<span class="of"><b>{words.number(count)}</b> <span class="soft">{escape(note)}</span>{goals}</span></p>'
@@ -209,6 +216,14 @@ def _funnel(row: Mapping[str, Any], steps: Sequence[_Step]) -> str:
         )
         above = wide
     return f'<ol class="funnel">{"".join(drawn)}</ol>'
+
+
+def _goal(held: Mapping[str, Any]) -> str:
+    """A target; where it is of something else than the share beside it, with the share of that."""
+    if held["of"] == "sent":
+        return f" {_verdict(held, f'target {words.goal(held)}')}"
+    fared = _verdict(held, f"{words.percent(held['share'])}, target {words.goal(held)}")
+    return f' {fared} <span class="soft">of {_name(words.of(held))}</span>'
 
 
 def _behind(row: Mapping[str, Any], steps: Iterable[_Step]) -> str:

@@ -88,6 +88,8 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{words.money(total['cost_per_conversion'])} for each conversion"
     if total["cost"] and total["unpriced"]:
         yield f"{words.number(total['unpriced'])} went by providers whose cost is not configured"
+    if unseen := words.unseen(total):
+        yield unseen
     yield from unattributed(report)
 
 

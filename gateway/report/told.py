@@ -8,9 +8,10 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.acts import BANDS, MOST
+from gateway.acts import BANDS, MOST, WITNESSED
 from gateway.message import rfc3339
 from gateway.report.counting import LEFT, Column
+from gateway.report.targets import Verdict
 from providers import Act
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _row(row: Row) -> dict[str, Any]:
     for (state, reason), number in row.lost.items():
         lost.setdefault(str(state), {})[reason] = number
     return {
-        **{str(column): number for column, number in row.counts.items()},
+        **{str(column): None if column in row.hidden else number for column, number in row.counts.items()},
         "persons": row.persons,
         "reached": dict(row.reached),
         "states": {str(state): number for state, number in row.states.items()},
@@ -67,7 +68,8 @@ def _row(row: Row) -> dict[str, Any]:
             if (converted := row.counts[Column.CONVERTED]) and not row.unpriced
         },
         "unpriced": row.unpriced,
-        "targets": [_held(one) for one in row.targets],
+        "targets": [_held(one, row) for one in row.targets],
+        "channels": {str(channel): number for channel, number in row.channels.items()},
     }
 
 
@@ -75,12 +77,14 @@ def _shares(row: Row) -> dict[str, Any]:
     told: dict[str, Any] = {"reached": {stage: {} for stage in row.reached}}
     for (column, base), share in row.shares.items():
         of = told.setdefault(str(column), {}) if isinstance(column, Column) else told["reached"][column]
-        of[f"of_{base}"] = _rounded(share)
+        of[f"of_{base}"] = None if column in row.hidden else _rounded(share)
     return told
 
 
-def _held(one: Held) -> dict[str, Any]:
+def _held(one: Held, row: Row) -> dict[str, Any]:
     target = one.target
+    beyond = target.channel is not None and target.channel not in WITNESSED.get(target.step, {target.channel})
+    seen = not beyond and Column(target.step) not in row.hidden
     return {
         "step": target.step,
         "stage": target.stage,
@@ -90,12 +94,12 @@ def _held(one: Held) -> dict[str, Any]:
         "category": target.category,
         "campaign": target.campaign,
         "channel": target.channel,
-        "hits": one.hits,
+        "hits": one.hits if seen else None,
         "base": one.base,
-        "share": _rounded(one.share),
-        "low": _rounded(one.low),
-        "high": _rounded(one.high),
-        "verdict": one.verdict,
+        "share": _rounded(one.share) if seen else None,
+        "low": _rounded(one.low) if seen else None,
+        "high": _rounded(one.high) if seen else None,
+        "verdict": one.verdict if seen else Verdict.TOO_FEW,
     }
 
 

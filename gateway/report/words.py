@@ -8,6 +8,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.acts import WITNESSED
+from gateway.causes import briefly
+from providers import Act, Channel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -30,14 +34,19 @@ _ENDS: Final[Mapping[tuple[str, str], str]] = {
 }
 _PERCENT: Final = "\N{NO-BREAK SPACE}%"
 _TENTH: Final = Decimal("0.1")
-_UNOPENED: Final = ("sms", "robocall", "none")
+_UNOPENED: Final = frozenset(Channel) - WITNESSED[Act.OPENED]
 """Channels of which nobody learns whether a message was opened."""
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def number(count: int) -> str:
-    """In groups of three."""
-    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+def number(count: int | None) -> str:
+    """In groups of three; a dash where nobody knows."""
+    return NOTHING if count is None else f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def persons(count: int) -> str:
+    """So many."""
+    return f"{number(count)} person{'' if count == 1 else 's'}"
 
 
 def percent(share: float | None) -> str:
@@ -90,23 +99,23 @@ def _end(state: str, reason: str) -> str:
         return _ENDS[state, reason]
     if state == "expired":
         return f"expired, last held by {reason}"
-    return f"{state}: {reason.replace('_', ' ')}"
+    return f"{state}: {briefly(reason)}"
 
 
 def can_be_known(word: str, row: Mapping[str, Any]) -> bool:
     """Whether a column says anything of such messages: that nobody can see an open is not that there was none."""
-    channel = row.get("key", {}).get("channel")
-    match word:
-        case "delivered":  # of mail, for one, vendors report only what bounces
-            return bool(row[word])
-        case "opened":
-            return bool(row[word]) or channel not in _UNOPENED
-        case "answered":
-            return bool(row[word]) or channel == "robocall"
-        case "clicked":
-            return bool(row[word]) or channel != "robocall"
-        case _:
-            return True
+    return row[word] is not None
+
+
+def unseen(row: Mapping[str, Any]) -> str | None:
+    """What the share of opens is too low by, where some of what went is such that nobody can see it opened."""
+    if not row["opened"]:
+        return None
+    blind = {channel: count for channel, count in row["channels"].items() if channel in _UNOPENED}
+    if not blind or WITNESSED[Act.OPENED].isdisjoint(row["channels"]):
+        return None
+    which = f"{number(sum(blind.values()))} by {' and '.join(blind)}"
+    return f"of {which} nobody learns whether they were opened; in shares of sent they count as not opened"
 
 
 def under_way(row: Mapping[str, Any]) -> int:
@@ -116,7 +125,7 @@ def under_way(row: Mapping[str, Any]) -> int:
 
 def telling(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The targets that say something of its messages."""
-    return [held for held in row["targets"] if held["base"] and can_be_known(held["step"], row)]
+    return [held for held in row["targets"] if held["base"] and held["hits"] is not None]
 
 
 def goal(held: Mapping[str, Any]) -> str:
@@ -127,9 +136,13 @@ def goal(held: Mapping[str, Any]) -> str:
 def target(held: Mapping[str, Any]) -> str:
     """What a target asks."""
     whose = [f"{word} {held[word]}" for word in ("category", "campaign", "channel") if held[word] is not None]
-    step, base = (_step(held[word], held[stage]) for word, stage in (("step", "stage"), ("of", "of_stage")))
-    asked = f"{step}: at least {goal(held)} of {base}"
+    asked = f"{_step(held['step'], held['stage'])}: at least {goal(held)} of {of(held)}"
     return f"{asked} ({', '.join(whose)})" if whose else asked
+
+
+def of(held: Mapping[str, Any]) -> str:
+    """What the share that a target asks for is of."""
+    return _step(held["of"], held["of_stage"])
 
 
 def _step(step: str, stage: str | None) -> str:

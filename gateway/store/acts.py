@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from gateway.acts import LEFT, PRESSURE, Deed, Noted, Owed, Record, Remembered, attributed, band, believed
 from gateway.ids import new_id
 from gateway.message import instant, microseconds
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
 
 _INSERT = (
     "insert into acts (id, key, person, act, agent, done_at, message, attempt, channel, category, stage, link, via,"
-    " why, band) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict do nothing"
+    " why, band, refused) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    " on conflict do nothing"
 )
-_COLUMNS = "act, agent, done_at, via, channel, stage, link, why, band"
+_COLUMNS = "act, agent, done_at, via, channel, stage, link, why, band, refused"
 
 
 def record(deeds: Sequence[Deed], judge: Judge) -> Operation[list[Noted | None]]:
@@ -95,9 +98,18 @@ def by_key(keys: Sequence[str]) -> Operation[dict[str, Remembered]]:
 
 def _record(row: Sequence[Any]) -> Record:
     """Of ``_COLUMNS``."""
-    act, agent, at, via, channel, stage, link, why, pressure = row
+    act, agent, at, via, channel, stage, link, why, pressure, refused = row
     return Record(
-        Act(act), Agent(agent), instant(at), via, Channel(channel) if channel else None, stage, link, why, pressure
+        Act(act),
+        Agent(agent),
+        instant(at),
+        via,
+        Channel(channel) if channel else None,
+        stage,
+        link,
+        why,
+        pressure,
+        orjson.loads(refused) if refused else None,
     )
 
 
@@ -235,4 +247,5 @@ def _row(noted: Noted, now: int) -> tuple[Any, ...]:
         deed.via,
         deed.why,
         noted.band,
+        None if deed.no is None else orjson.dumps(deed.no).decode(),
     )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.abuse import fingerprint
 from gateway.decide import Facts
-from gateway.message import Attempt, Message, MessageState, Person, instant
+from gateway.message import Attempt, Message, MessageState, Person, addresses, instant
 from gateway.outcome import state_of
 from gateway.store import rows
 from gateway.store.acts import of_message
@@ -18,6 +19,7 @@ from gateway.store.intake import EMPTY_PROFILE
 from gateway.store.known import read_addresses, read_people, read_refused
 from gateway.store.line import ahead
 from gateway.store.schema import BEHIND
+from providers import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +73,16 @@ class PersonView:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """That an address must not be used."""
+
+    channel: Channel
+    reason: str
+    """An error, or why else."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a message stands now."""
 
@@ -78,6 +90,8 @@ class Standing:
     """All contacts on the ledger, not only those in some rule's window."""
     behind: str | None
     """The message of the same line that goes first."""
+    suppressions: Sequence[Suppression]
+    """Of the addresses that it might go to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +215,20 @@ def standing(message: str, judge: Judge) -> Operation[Standing | None]:
         return None
     facts = yield from prospect(found.message, judge)
     facts = replace(facts, attempts=found.attempts, tries=found.tries)
-    return Standing(facts, (yield from ahead(message, facts.now)))
+    behind = yield from ahead(message, facts.now)
+    return Standing(facts, behind, (yield from _suppressions(facts)))
+
+
+def _suppressions(facts: Facts) -> Operation[list[Suppression]]:
+    message, suppressed = facts.message, facts.person.suppressed
+    reach = {(channel, a.value) for channel in message.channels for a in addresses(message, facts.person, channel)}
+    found = yield Fetch(
+        "select channel, reason, suppressed_at, address from suppressions where address = any($1)"
+        " order by suppressed_at, channel",
+        (sorted({fingerprint(address) for _, address in reach & suppressed}),),
+    )
+    barred = {(channel, fingerprint(address)) for channel, address in reach}
+    return [Suppression(Channel(c), reason, instant(at)) for c, reason, at, address in found if (c, address) in barred]
 
 
 def prospect(message: Message, judge: Judge) -> Operation[Facts]:

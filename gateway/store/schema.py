@@ -262,6 +262,7 @@ acts = Table(
     Column("via", Text, nullable=False, comment="how we heard of it"),
     Column("why", Text, comment="of a machine: how it is known to be one"),
     Column("band", Text, comment="of who leaves: how many contacts there were in the week before"),
+    Column("refused", Text, comment="JSON; of an opt-out: what was said no to"),
     comment="What was done with messages, and by whom.",
 )
 Index("acts_key", acts.c.key, unique=True)
@@ -316,10 +317,19 @@ webhook_queue = Table(
     Column("tries", SmallInteger, nullable=False, server_default=text("0"), comment="calls that failed"),
     Column("due_at", BigInteger, comment="when it is to be called with it; null: given up"),
     Column("error", Text, comment="of the last call"),
+    Column("called_at", BigInteger, comment="the last call, which failed; null: there was none"),
     comment="Events on their way to webhooks. A row goes when it is taken, or long after it was given up.",
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
 )
 Index("webhook_queue_due", webhook_queue.c.webhook, webhook_queue.c.due_at, webhook_queue.c.sequence)
+_FAILED = webhook_queue.c.called_at.is_not(None) & webhook_queue.c.due_at.is_not(None)
+Index(
+    "webhook_queue_called",
+    webhook_queue.c.webhook,
+    webhook_queue.c.called_at,
+    sqlite_where=_FAILED,
+    postgresql_where=_FAILED,
+)
 
 disabled_webhooks = Table(
     "disabled_webhooks",

@@ -166,7 +166,7 @@ def opt_out(
     owed = Owed(person)
     if attempt:
         owed = (yield from owners([attempt])).get(attempt, owed)
-    return (yield from note([(_no(via), owed)], judge, now))
+    return (yield from note([(_no(via, "person", optout), owed)], judge, now))
 
 
 def opt_out_address(
@@ -179,11 +179,11 @@ def opt_out_address(
     Args:
         attempt: what it was said to, where that is known.
     """
-    told = fingerprint(address)
+    print_ = fingerprint(address)
     lately: int = (yield Now()) - _LATELY
     found = yield Fetch(
         "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person",
-        (told, lately),
+        (print_, lately),
     )
     owed = yield from owners([*(last for _, last in found), *([attempt] if attempt else [])])
     by_person = {person: owed.get(last, Owed(person)) for person, last in found}
@@ -191,15 +191,17 @@ def opt_out_address(
         by_person[named.person] = named
     yield from lock(by_person)
     now: int = yield Now()
-    said_before = yield Fetch(_SAID_BEFORE, ("", told, *_said(optout)))
-    yield Run(OPT_OUT, [("", told, *_said(optout), via, now)])
+    said_before = yield Fetch(_SAID_BEFORE, ("", print_, *_said(optout)))
+    yield Run(OPT_OUT, [("", print_, *_said(optout), via, now)])
     if said_before:
         return []
-    return (yield from note([(_no(via), by_person[person]) for person in sorted(by_person)], judge, now))
+    told = [(_no(via, "address", optout), by_person[person]) for person in sorted(by_person)]
+    return (yield from note(told, judge, now))
 
 
-def _no(via: str) -> Deed:
-    return Deed(Act.OPTED_OUT, Agent.HUMAN, via, new_id())
+def _no(via: str, by: str, optout: OptOut) -> Deed:
+    no = {"by": by, **optout.model_dump(mode="json", exclude_none=True)}
+    return Deed(Act.OPTED_OUT, Agent.HUMAN, via, new_id(), no=no)
 
 
 _SAID_BEFORE = (

@@ -67,6 +67,13 @@ class WebhookView:
     """None: it is enabled."""
     reason: str | None
     """Why it is disabled."""
+    failed_at: datetime | None
+    """When it was last called with one of those that wait, and did not take it. None: it was not."""
+    error: str | None
+    """What that call came to."""
+    next_call: datetime | None
+    """When the first of those that wait is due; where that is past, as soon as it is the webhook's turn. None: none
+    is."""
 
 
 def disabled(urls: Mapping[str, str]) -> Operation[frozenset[str]]:
@@ -107,10 +114,10 @@ def record(calls: Sequence[Called]) -> Operation[None]:
             taken.append(row)
         else:
             due_at = None if call.again is None else now + round(call.again.total_seconds() * 1e6)
-            failed.append((*row, call.queued.tries, due_at, call.error))
+            failed.append((*row, call.queued.tries, due_at, call.error, now))
     yield Run("delete from webhook_queue where webhook = $1 and sequence = $2", taken)
     yield Run(
-        "update webhook_queue set tries = tries + 1, due_at = $4, error = $5"
+        "update webhook_queue set tries = tries + 1, due_at = $4, error = $5, called_at = $6"
         " where webhook = $1 and sequence = $2 and tries = $3",  # or another worker has called it, too
         failed,
     )
@@ -137,8 +144,8 @@ def revive(webhook: str, limit: int) -> Operation[int]:
     """Let some of the events that were given up be due now, as if they were new; how many."""
     now: int = yield Now()
     revived = yield Fetch(
-        "update webhook_queue set due_at = $2, tries = 0 where webhook = $1 and sequence in (select sequence"
-        " from webhook_queue where webhook = $1 and due_at is null order by sequence limit $3) returning 1",
+        "update webhook_queue set due_at = $2, tries = 0, called_at = null where webhook = $1 and sequence in (select"
+        " sequence from webhook_queue where webhook = $1 and due_at is null order by sequence limit $3) returning 1",
         (webhook, now, limit),
     )
     return len(revived)
@@ -159,6 +166,15 @@ def views(urls: Mapping[str, str]) -> Operation[dict[str, WebhookView]]:
             " order by sequence desc limit $2",
             (webhook, _SHOWN),
         )
+        failed = yield Fetch(
+            "select called_at, error from webhook_queue where webhook = $1 and called_at is not null"
+            " and due_at is not null order by called_at desc limit 1",
+            (webhook,),
+        )
+        soonest = yield Fetch(
+            "select due_at from webhook_queue where webhook = $1 and due_at is not null order by due_at limit 1",
+            (webhook,),
+        )
         (kept, waiting), (_, at, reason, disabled_at) = counted[0], off.get(webhook, (None, None, None, None))
         is_off = at == url
         found[webhook] = WebhookView(
@@ -168,6 +184,9 @@ def views(urls: Mapping[str, str]) -> Operation[dict[str, WebhookView]]:
             tuple(GivenUp(event, number, instant(us), tries, error) for event, number, us, tries, error in newest),
             rows.maybe(disabled_at) if is_off else None,
             reason if is_off else None,
+            rows.maybe(failed[0][0]) if failed else None,
+            failed[0][1] if failed else None,
+            rows.maybe(soonest[0][0]) if soonest and not is_off else None,
         )
     return found
 

@@ -346,7 +346,13 @@ def act_event(noted: Noted, message: Message | None, at: datetime) -> tuple[str,
         "at": rfc3339(at),
     }
     event |= _about(message) if message else {"user": owed.person}
-    more = {"attempt": owed.attempt, "channel": owed.channel, "reached": deed.stage, "link": deed.link}
+    more = {
+        "attempt": owed.attempt,
+        "channel": owed.channel,
+        "reached": deed.stage,
+        "link": deed.link,
+        "opted_out": deed.no,
+    }
     event |= {field: value for field, value in more.items() if value is not None}
     return event["event"], f"{'message' if message else 'person'}.{deed.act}", orjson.dumps(event).decode()
 

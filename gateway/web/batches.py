@@ -33,6 +33,14 @@ A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
+class _Line:
+    """An item of NDJSON, and where it stands."""
+
+    number: int
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Door(Generic[A]):
     """Where the items of a body go; ``Malformed`` is one of the answers that there are."""
 
@@ -65,7 +73,7 @@ class Door(Generic[A]):
             (answer,) = await self._accepted([found], caller)
             return self.alone(answer)
 
-    async def _many(self, items: Iterator[bytes | object | None], caller: Caller) -> web.Response:
+    async def _many(self, items: Iterator[_Line | object | None], caller: Caller) -> web.Response:
         """``None`` stands for an item that is too large."""
         results: list[dict[str, Any]] = []
         while some := list(islice(items, _SLICE)):
@@ -87,24 +95,26 @@ class Door(Generic[A]):
 
     async def _accepted(self, items: Iterable[Any], caller: Caller) -> list[A]:
         """Commit; a source that is not the caller's is one fault more."""
-        incoming, foreign = [], []
+        incoming, foreign, broken = [], [], []
         for item in items:
-            body = item
-            if isinstance(body, bytes):
+            body, where = item, None
+            if isinstance(item, _Line):
+                body = item.text
                 try:
-                    body = orjson.loads(body)
-                except orjson.JSONDecodeError:
-                    body = item  # whoever reads it says what is wrong with it
+                    body = orjson.loads(item.text)
+                except orjson.JSONDecodeError as error:  # whoever reads it says so, but not in which line it stands
+                    where = f"is not JSON: {error.msg}: line {item.number}, column {error.colno}"
             claims_another = isinstance(body, dict) and body.get("source", caller.name) != caller.name
             source = None if claims_another else caller.name
             if claims_another:  # None is no source, so it is refused, with whatever else is wrong
                 body = {**body, "source": None}
             incoming.append(Incoming(body, "http", source, "priority" in caller.scopes))
             foreign.append(claims_another)
+            broken.append(where)
         answers = await self.accept(incoming) if incoming else []
         return [
-            _of_another(answer, caller) if claims_another else answer
-            for answer, claims_another in zip(answers, foreign, strict=True)
+            _of_another(answer, caller) if claims_another else _broken(answer, where) if where else answer
+            for answer, claims_another, where in zip(answers, foreign, broken, strict=True)
         ]
 
     async def _one_or_list(self, body: Body) -> bytearray:
@@ -134,14 +144,18 @@ class Door(Generic[A]):
             return ""
         return f". It looks like one {self.noun} a line: send that as Content-Type {NDJSON}"
 
-    def _lines(self, body: bytes) -> Iterator[bytes | None]:
+    def _lines(self, body: bytes) -> Iterator[_Line | None]:
         """One item a line; None for one that is too long. Empty lines are none."""
         if body.count(b"\n") > 2 * ITEMS:  # before any is looked at: a body of nothing but line breaks has millions
             raise self._too_many()
         lines = (line for line in BytesIO(body) if not line.isspace())
         if sum(1 for _ in lines) > ITEMS:
             raise self._too_many()
-        return (line.strip() if len(line) <= ITEM else None for line in BytesIO(body) if not line.isspace())
+        return (
+            _Line(number, line.strip()) if len(line) <= ITEM else None
+            for number, line in enumerate(BytesIO(body), 1)
+            if not line.isspace()
+        )
 
     def _listed(self, items: list[Any], size: int) -> Iterator[object | None]:
         """The items of a list; None for one that is too long, which none of a short list can be."""
@@ -184,6 +198,11 @@ def malformed(answer: Malformed) -> dict[str, Any]:
 def nothing_accepted(answer: Malformed) -> Problem:
     """What one by itself is answered."""
     return Problem("malformed", "Nothing was accepted: mend what errors lists", errors=errors(answer.faults))
+
+
+def _broken(answer: A, problem: str) -> A:
+    """Of one that is no JSON, where that is in the body."""
+    return replace(answer, faults=(Fault("", problem),)) if isinstance(answer, Malformed) else answer
 
 
 def _of_another(answer: A, caller: Caller) -> A:

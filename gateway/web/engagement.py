@@ -38,6 +38,8 @@ PIXEL: Final = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAE
 
 _LINK: Final = re.compile(r"0|[1-9][0-9]{0,4}")
 _CODE: Final = re.compile(rf"[0-9A-Za-z]{{{CODE_LENGTH}}}")
+_LETTERS: Final = re.compile("[0-9A-Za-z]+")
+"""Such as codes are made of."""
 _PATIENCE: Final = 2.0
 """Seconds that a person who follows a link may be kept waiting."""
 _FAREWELL: Final = 3.0
@@ -129,7 +131,10 @@ class Engagement:
 
     async def _follow_short(self, request: web.Request) -> web.Response:
         code = request.match_info["code"]
-        return await self._lead(request, self._store.short_trail(code)) if _CODE.fullmatch(code) else self._nowhere()
+        if _CODE.fullmatch(code):
+            return await self._lead(request, self._store.short_trail(code))
+        # What browsers and crawlers ask of every site, such as /favicon.ico, is no link that leads nowhere.
+        return self._nowhere() if _LETTERS.fullmatch(code) else _page(_NOWHERE, 404)
 
     async def _lead(self, request: web.Request, finding: Coroutine[object, object, Trail | None]) -> web.Response:
         """On to where a link leads. That it was followed is remembered before, unless that takes too long."""

@@ -9,6 +9,7 @@ import structlog
 
 from gateway.web.answers import answer_json
 from gateway.web.problems import Problem
+from gateway.webhooks.standard import mended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,4 +58,5 @@ class Webhooks:
 
 def _described(webhook: Webhook, view: WebhookView) -> dict[str, Any]:
     """Its URL's beginning alone: whoever knows the rest may be known by it."""
-    return {"name": webhook.name, "origin": webhook.origin, "events": webhook.events, **asdict(view)}
+    hint = mended(view.error)
+    return {"name": webhook.name, "origin": webhook.origin, "events": webhook.events, **asdict(view), "hint": hint}

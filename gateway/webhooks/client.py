@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from gateway.webhooks.addresses import anywhere, outside
-from gateway.webhooks.standard import Answer, Outcome, meaning, signed
+from gateway.webhooks.standard import FORBIDDEN, Answer, Outcome, meaning, signed
 from providers import retry_after
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Client:
             return Answer(Outcome.UNREACHABLE, "tls")
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _Forbidden):
-                return Answer(Outcome.FORBIDDEN, "forbidden_address")
+                return Answer(Outcome.FORBIDDEN, FORBIDDEN)
             return Answer(Outcome.UNREACHABLE, "refused")
         except (aiohttp.InvalidURL, UnicodeError):
             return Answer(Outcome.UNREACHABLE, "bad_url")

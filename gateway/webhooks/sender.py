@@ -13,7 +13,7 @@ import structlog
 from gateway.batcher import Batcher
 from gateway.intake import utc_now
 from gateway.store import Called, StoreUnavailable
-from gateway.webhooks.standard import Answer, Outcome, abreast, next_call, spared
+from gateway.webhooks.standard import Answer, Outcome, abreast, mended, next_call, spared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -156,6 +156,7 @@ class Sender:
             return Called(queued)
         wait = next_call(queued.event, queued.tries + 1, answer)
         told = {"webhook": queued.webhook, "id": queued.event, "sequence": queued.sequence, "calls": queued.tries + 1}
+        told |= {"hint": hint} if (hint := mended(answer.detail)) else {}
         if wait is None:
             self._metrics.webhook_lost.labels(queued.webhook, "given_up").inc()
             log.error("webhook.given_up", **told, error=answer.detail)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 PREFIX: Final = "whsec_"
@@ -63,13 +63,37 @@ class Outcome(StrEnum):
     """A mistake of ours."""
 
 
+_MOVED: Final = "it redirects, which is not followed; set its url to where it lives"
+FORBIDDEN: Final = "forbidden_address"
+_MENDED: Final[Mapping[str, str]] = {
+    FORBIDDEN: "its name leads into a private network; where that is meant, set private: true",
+    "http_301": _MOVED,
+    "http_302": _MOVED,
+    "http_307": _MOVED,
+    "http_308": _MOVED,
+    "http_401": "it does not know who is calling; are its secrets the same on both sides?",
+    "http_403": "it does not let us in; are its secrets the same on both sides?",
+    "http_404": "nothing is there; is the path of its url right?",
+    "http_405": "it takes no POST there; is the path of its url right?",
+    "dns": "the name in its url is not known",
+    "tls": "its certificate is not one to trust",
+    "refused": "nothing answers at its url's host and port",
+    "timeout": "it did not answer within its timeout",
+}
+
+
+def mended(detail: str | None) -> str | None:
+    """How what a call came to is mended, as far as it can be told."""
+    return _MENDED.get(detail or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a call came to."""
 
     outcome: Outcome
     detail: str
-    """For the log, such as ``http_503`` or ``dns``. Holds nothing of what was sent or answered."""
+    """For people, such as ``http_503`` or ``dns``. Holds nothing of what was sent or answered."""
     retry_after: timedelta | None = None
     """How long it asks to be left alone."""
 

@@ -165,6 +165,12 @@ class Spreadsheet:
             whole = those(base)
             return round(len(those(word, whole)) / len(whole), 6) if whole else None
 
+        channels = Counter(str(self.key(request, ["channel"])[0]) for request in requests)
+        hidden = self.hidden(messages, set(channels))
+
+        def shown(word: str, value: Any) -> Any:
+            return None if word in hidden else value
+
         words = (
             *("requested", "deferred", "sent", "delivered", "undelivered", "unknown", "opened", "answered", "clicked"),
             *("converted", "opted_out", "uninstalled", "machine_opened", "machine_answered", "machine_clicked"),
@@ -179,7 +185,7 @@ class Spreadsheet:
         unpriced = sum(bool(providers - self.prices.keys()) for providers in taken)
         after = ("opened", "answered", "clicked", "converted", "opted_out", "uninstalled")
         return {
-            **{word: len(those(word)) for word in words},
+            **{word: shown(word, len(those(word))) for word in words},
             "persons": len({request["user"] for request in requests}),
             "reached": {stage: len(those(f"reached {stage}")) for stage in stages},
             "states": {state: sum(self.state(message) == state for message in messages) for state in STATES},
@@ -191,9 +197,12 @@ class Spreadsheet:
             "shares": {
                 "deferred": {"of_requested": share("deferred", "requested")},
                 "sent": {"of_requested": share("sent", "requested")},
-                "delivered": {"of_sent": share("delivered", "sent")},
+                "delivered": {"of_sent": shown("delivered", share("delivered", "sent"))},
                 "undelivered": {"of_sent": share("undelivered", "sent")},
-                **{word: {f"of_{base}": share(word, base) for base in ("sent", "delivered")} for word in after},
+                **{
+                    word: {f"of_{base}": shown(word, share(word, base)) for base in ("sent", "delivered")}
+                    for word in after
+                },
                 "reached": {
                     stage: {f"of_{base}": share(f"reached {stage}", base) for base in ("sent", "delivered")}
                     for stage in stages
@@ -210,8 +219,17 @@ class Spreadsheet:
                 if converted and not unpriced
             },
             "unpriced": unpriced,
-            "targets": [held for target in targets if (held := self.held(requests, target))],
+            "targets": [held for target in targets if (held := self.held(requests, target, hidden))],
+            "channels": dict(channels),
         }
+
+    def hidden(self, messages: list[str], channels: set[str]) -> set[str]:
+        """The columns that are empty because nobody can see what would fill them."""
+        seen = {"opened": {"email", "push"}, "answered": {"robocall"}, "clicked": {"email", "push", "sms"}}
+        dark = {word for word, where in seen.items() if not channels & where}
+        said = {c["channel"] for c in map(self.carrier, messages) if c and c["state"] in ("delivered", "undelivered")}
+        dark |= {f"machine_{word}" for word in dark} | ({"delivered"} if said <= {"email"} else set())
+        return {word for word in dark if not self.column(word).intersection(messages)}
 
     def middle(self, messages: Iterable[str], act: str) -> float | None:
         lengths = []
@@ -239,7 +257,7 @@ class Spreadsheet:
                 found[currency] = found.get(currency, Decimal(0)) + Decimal(amount) * parts
         return found
 
-    def held(self, requests: list[ROWS], target: dict[str, Any]) -> dict[str, Any] | None:
+    def held(self, requests: list[ROWS], target: dict[str, Any], hidden: set[str]) -> dict[str, Any] | None:
         concerned = [
             request["message"]
             for request in requests
@@ -256,6 +274,9 @@ class Spreadsheet:
         low, high = interval(len(hits), len(whole))
         least = target["at_least"]
         told = "met" if low >= least else "missed" if high < least else "too_few"
+        if target["step"] in hidden:
+            nothing = dict.fromkeys(("hits", "share", "low", "high"))
+            return {**target, "base": len(whole), "verdict": "too_few", **nothing}
         return {
             **target,
             "hits": len(hits),

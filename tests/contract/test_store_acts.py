@@ -250,7 +250,9 @@ async def test_a_no_is_remembered_with_the_pressure_before_it(world: World, hear
     assert [(one.deed.act, one.deed.via, one.owed.message, one.band) for one in heard] == [
         (Act.OPTED_OUT, "one_click", new.message.id, "1-2")
     ]
-    assert [key for key, _ in await told(world)] == ["message.opted_out"]
+    ((key, event),) = await told(world)
+    assert (key, event["opted_out"]) == ("message.opted_out", {"by": "person", "category": "campaign"})
+    assert [act.no for act in (await world.view(new)).acts] == [{"by": "person", "category": "campaign"}]
 
 
 async def test_a_no_of_an_address_is_remembered_of_everybody_who_was_contacted_there(

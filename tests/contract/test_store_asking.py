@@ -9,7 +9,7 @@ from gateway.abuse import fingerprint
 from gateway.explain import explanation
 from gateway.message import MessageState, OptOut, Profile
 from gateway.store import Claimed
-from providers import Channel
+from providers import Channel, Receipt, ReceiptStatus
 from tests.contract.world import ACCEPTED, NIGHT, PHONE, World
 
 if TYPE_CHECKING:
@@ -45,6 +45,22 @@ async def test_what_is_asked_about_a_person_is_answered_by_all_that_a_decision_w
     assert [contact.category for contact in facts.on_addresses[fingerprint(PHONE)]] == ["code"]
 
 
+async def test_why_an_address_must_not_be_used_is_known_with_its_time(world: World) -> None:
+    await world.accept(world.new(channels=SMS))
+    (claimed,) = await world.due()
+    await world.settle(claimed, ACCEPTED)
+    at = world.now
+    news = Receipt(claimed.attempt.id, ReceiptStatus.UNREACHABLE, "SM1", "undelivered", "30005")
+    await world.store.receipt([news], world.judge)
+    world.pass_time(days=1)
+    new = world.new("bob", channels=(Channel.EMAIL, Channel.SMS))
+    await world.accept(new)
+    standing = await world.store.standing(new.message.id, world.judge)
+    assert standing
+    assert [(one.channel, one.reason, one.at) for one in standing.suppressions] == [(Channel.SMS, "receipt:30005", at)]
+    assert "On record: the address by sms is not used any more since 12:00 yesterday" in await text(world, new)
+
+
 async def test_a_person_is_introduced_once_and_keeps_what_is_known(world: World) -> None:
     await world.store.introduce("ann")
     assert (await world.person()).person.profile == Profile()
@@ -66,7 +82,7 @@ async def test_the_channels_that_were_passed_over_are_recorded_with_their_reason
     )
     assert decision.why[0]["held_by"][0]["message"] == first.message.id
     assert await world.state(second) is MessageState.SENT
-    assert "Rule sms-day held it back: 1 of 1 contacts" in await text(world, second)
+    assert "Rule sms-day held it back: 1 of 1 contact" in await text(world, second)
 
 
 async def test_the_limit_of_an_address_is_recorded_with_its_numbers(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,25 @@ async def test_what_is_taken_goes_and_what_is_not_comes_back_when_it_is_due(worl
     world.pass_time(seconds=1)
     (again,) = await due(world)
     assert (again.event, again.body, again.tries) == (second.event, second.body, 1)
+
+
+async def test_why_what_waits_was_not_taken_is_told_until_it_is(world: World) -> None:
+    await happen(world, 3)
+    await move_on(world, "ledger")
+    first, second, third = await due(world)
+    seen = await view(world)
+    assert (seen.failed_at, seen.error, seen.next_call) == (None, None, world.now)
+    await world.store.record_calls([Called(first, "dns", 9 * MINUTE), Called(second)])
+    world.pass_time(minutes=1)
+    at = world.now
+    await world.store.record_calls([Called(third, "http_302", MINUTE)])
+    seen = await view(world)
+    assert (seen.failed_at, seen.error, seen.next_call) == (at, "http_302", at + MINUTE)
+    await world.store.disable_webhook("ledger", URLS["ledger"], "http_410")
+    assert (await view(world)).next_call is None
+    await world.store.record_calls([Called(replace(first, tries=1), "http_500", None), Called(third)])
+    seen = await view(world)
+    assert (seen.failed_at, seen.error, seen.given_up) == (None, None, 1), "none of those that wait"
 
 
 async def test_what_is_due_longest_goes_first(world: World) -> None:

@@ -332,13 +332,14 @@ async def test_a_hurried_stop_waits_for_no_answer(house: House) -> None:
 
 
 async def test_nothing_that_is_logged_says_what_was_sent_where_or_with_which_secret(house: House) -> None:
-    await house.receiver((500, {"X": "answered"}))
+    await house.receiver((302, {"X": "answered", "Location": "https://example.com/answered"}))
     await house.happen()
     with capture_logs() as logs:
         house.sender()
         await wait_until(house.all_told)
     assert [log["event"] for log in logs] == ["webhook.failed"]
-    assert logs[0]["again_in_seconds"] == 5
+    assert (logs[0]["again_in_seconds"], logs[0]["error"]) == (5, "http_302")
+    assert logs[0]["hint"].startswith("it redirects"), "how it is mended"
     for secret in ("t0ken", NAME, "kkkk", "message.sent", "answered"):
         assert secret not in str(logs)
 

@@ -148,7 +148,7 @@ async def test_rules_in_shadow_are_told_and_held_nothing_back(desk: Desk) -> Non
         await desk.explain(message),
         "was handed to a provider",
         "At 10:00 it was let go (policy version 1), because only rules in shadow objected",
-        "Rule tighter would have held it back, if it were not in shadow: 1 of 1 contacts in 24 h",
+        "Rule tighter would have held it back, if it were not in shadow: 1 of 1 contact in 24 h",
     )
 
 
@@ -395,7 +395,7 @@ async def test_the_next_channel_is_taken_and_why(desk: Desk) -> None:
     message = await desk.sent("r2", "nudge", channels=BOTH)
     story = (
         "At 10:00 the next channel was taken (policy version 1)",
-        "Rule sms-day held it back: 1 of 1 contacts in the day of Wednesday 25 November (Asia/Tokyo)",
+        "Rule sms-day held it back: 1 of 1 contact in the day of Wednesday 25 November (Asia/Tokyo)",
         "Attempt 1, at 10:00, by email through provider mail (policy version 1): the provider accepted it.",
     )
     text = await desk.explain(message)
@@ -546,7 +546,7 @@ async def test_one_that_is_tried_again_tells_what_was_tried(desk: Desk) -> None:
         "Attempt 1, at 10:00, by sms through provider text (policy version 1): it was not sent",
         "(unavailable:refused)",
         "Attempt 2, at 10:00, by sms through provider spare (policy version 1): it was not sent",
-        "the gateway's own account at the provider does not work (misconfigured:20003)",
+        "the gateway's settings for the provider, or its account there, do not work (misconfigured:20003)",
         "it goes by sms through provider text within a minute.",
     )
 

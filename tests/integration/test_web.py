@@ -460,7 +460,7 @@ async def test_a_broken_line_in_the_middle_harms_no_other(gateway: Gateway) -> N
         (3, 422),
         (4, 202),
     ]
-    assert "line 1 column" in results[1]["errors"][0]["problem"]
+    assert ": line 3, column 8" in results[1]["errors"][0]["problem"], "empty lines are lines"
     assert gateway.notices == 1
 
 
@@ -768,7 +768,7 @@ async def test_explain_says_what_every_rule_says_now(gateway: Gateway) -> None:
     assert (rule["rule"], rule["permits"], rule["next"], rule["held_by"]) == ("daily", False, now["next"], [holder])
     assert now["would"] == {"state": "waiting", "reason": "daily", "until": document["until"], "will_expire": False}
     assert "is waiting" in document["text"]
-    assert "1 of 1 contacts in 24 h" in document["text"]
+    assert "1 of 1 contact in 24 h" in document["text"]
     assert f"is message {first}, category news." in document["text"]
     assert "version 7" in document["text"]
     assert "Asia/Tokyo" in document["text"]

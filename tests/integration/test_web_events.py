@@ -13,7 +13,7 @@ from gateway.acts import Deed
 from gateway.message import OptOut, Profile
 from gateway.store.migrate import migrate
 from providers import Act, Agent
-from tests.desk import Desk, at
+from tests.desk import PHONE, Desk, at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -207,5 +207,8 @@ async def test_who_left_by_a_message_is_told(desk: Desk) -> None:
     message = await sent(desk)
     view = await desk.store.view(message)
     assert view
-    await desk.store.opt_out("hana", OptOut(), "one_click", desk.judge, view.attempts[0].id)
-    assert "The person said no to more of this at 12:00." in await desk.explain(message)
+    await desk.store.opt_out("hana", OptOut(category="*"), "one_click", desk.judge, view.attempts[0].id)
+    await desk.store.opt_out_address(PHONE, OptOut(), "reply", desk.judge)
+    text = await desk.explain(message)
+    assert "The person said no to all that can be unsubscribed from at 12:00." in text
+    assert "The person said no to everything at 12:00, as whoever has the address that it went to." in text

@@ -15,8 +15,10 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from typer.testing import CliRunner
 
 from gateway.acts import Deed
+from gateway.cli import main
 from gateway.ids import SOURCE
 from gateway.message import microseconds
 from gateway.store.migrate import migrate
@@ -153,7 +155,7 @@ async def test_the_command_prints_a_table_and_what_it_does_not_show(desk: Desk) 
     printed = (await desk.run("report", *options())).replace("\xa0", " ")
     lines = [line.split() for line in printed.splitlines()]
     head = next(line for line in lines if line[:1] == ["campaign"])
-    assert " ".join(head) == "campaign channel requested sent opened clicked converted opted out uninstalled cost"
+    assert " ".join(head) == "campaign channel requested sent clicked converted opted out uninstalled cost"
     assert next(line for line in lines if line[:1] == ["spring"])[1:6] == ["sms", "40", "40", "100", "%"]
     assert next(line for line in lines if line[:1] == ["total"])[1] == "41"
     assert "? clicked: at least 20 % of sent: too few to tell; 19.5 % of 41" in printed
@@ -169,12 +171,17 @@ async def test_the_command_writes_json_a_sheet_and_a_page(desk: Desk, tmp_path: 
     file = tmp_path / "report.html"
     assert await desk.run("report", *options(), "--html", str(file)) == ""
     assert "<bdi>spring</bdi>" in file.read_text(encoding="utf-8")
+    piped = ["report", *options(), "--html", "-", "--url", desk.url]
+    written = await asyncio.to_thread(CliRunner().invoke, main, piped)
+    assert (written.stdout[:15], written.stdout[-7:]) == ("<!doctype html>", "</html>")
     assert "No such file" in await desk.run("report", "--html", str(tmp_path / "none" / "x.html"), status=1)
 
 
 async def test_the_command_says_what_it_did_not_understand(desk: Desk) -> None:
     assert "did you mean campaign?" in await desk.run("report", "--by", "campain", status=1)
     assert "write how long ago" in await desk.run("report", "--since", "last week", status=1)
+    assert "give one of them" in await desk.run("report", "--csv", "--json", status=1)
+    assert "leave --csv and --json out" in await desk.run("report", "--html", "-", "--json", status=1)
 
 
 def options() -> tuple[str, ...]:

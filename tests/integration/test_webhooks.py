@@ -9,6 +9,7 @@ import shutil
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -121,8 +122,8 @@ async def gateway(empty: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
         yield await stack.enter_async_context(gateway)
 
 
-async def give_up(gateway: Gateway, count: int) -> list[str]:
-    """So many events were queued for the first webhook, and it never took them; their ids."""
+async def give_up(gateway: Gateway, count: int, error: str = "http_500", again: timedelta | None = None) -> list[str]:
+    """So many events were queued for the first webhook, and it never took them, or not yet; their ids."""
     events = []
     gateway.judge = replace(gateway.judge, events=frozenset(MessageState))
     for _ in range(count):
@@ -134,7 +135,7 @@ async def give_up(gateway: Gateway, count: int) -> list[str]:
         await gateway.store.published([number], [("ledger", number, event, body.decode())])
         events.append(event)
     due = await gateway.store.due_events({"ledger": HOOK.fingerprint}, {"ledger": 1000})
-    await gateway.store.record_calls([Called(queued, "http_500", None) for queued in due])
+    await gateway.store.record_calls([Called(queued, error, again) for queued in due])
     return events
 
 
@@ -174,6 +175,20 @@ async def test_one_is_enabled_by_who_may_and_others_stay_as_they_are(gateway: Ga
         await problem(response, 404)
     async with gateway.private.get("/v1/webhooks", headers=bearer("send")) as response:
         await problem(response, 403)
+
+
+async def test_why_it_takes_nothing_is_listed_with_how_that_is_mended(gateway: Gateway) -> None:
+    await give_up(gateway, 1, "forbidden_address", timedelta(minutes=5))
+    ledger, crm = await listed(gateway)
+    assert (ledger["error"], crm["failed_at"], crm["hint"]) == ("forbidden_address", None, None)
+    assert "private: true" in ledger["hint"]
+    failed_at, next_call = (datetime.fromisoformat(ledger[word]) for word in ("failed_at", "next_call"))
+    assert next_call - failed_at == timedelta(minutes=5)
+    told = (await webhooks(str(gateway.private._base_url), "key of read"))["text"]
+    assert told[0].endswith(
+        f"0 given up. The last call that failed was at {ledger['failed_at']}: forbidden_address ({ledger['hint']}),"
+        f" the next call is due at {ledger['next_call']}."
+    )
 
 
 async def test_what_was_given_up_is_sent_once_more_where_that_is_asked_for(gateway: Gateway) -> None:

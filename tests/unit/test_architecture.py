@@ -73,6 +73,7 @@ DECIDING = {
 PURE = {
     *DECIDING,
     *(f"gateway.config.{module}" for module in ("draft", "lint", "lint_hours", "lint_limits", "week")),
+    "gateway.causes",
     "gateway.explain",
     "gateway.languages",
     "gateway.pace",

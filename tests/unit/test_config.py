@@ -611,6 +611,25 @@ def test_a_gateway_warns_of_nothing_in_the_packaged_sample_and_of_what_the_desig
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "warned"),
+    [
+        ("step: opened, channel: sms", True),
+        ("step: converted, of: opened, channel: robocall", True),
+        ("step: answered, channel: email", True),
+        ("step: clicked, channel: robocall", True),
+        ("step: clicked, channel: sms", False),
+        ("step: answered, channel: robocall", False),
+        ("step: opened", False),
+    ],
+)
+def test_a_target_that_nobody_can_ever_tell_is_warned_of(target: str, warned: bool) -> None:
+    warnings = parse(f"{DESIGN}report: {{targets: [{{{target}, at_least: 20%}}]}}\n").warnings
+    found = [fault.problem for fault in warnings if fault.path == "report.targets[0].channel"]
+    assert len(found) == warned
+    assert all("nobody learns" in problem for problem in found)
+
+
 # ---------------------------------------------------------------------------------------------------- which file it is
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.causes import ERRORS, REASONS
 from gateway.config import Route
 from gateway.decide import (
     Attempting,
@@ -24,7 +25,6 @@ from gateway.forecast import explained
 from gateway.lines import bucket_of, line_of
 from gateway.message import Address, AttemptState, MessageState, OptOut, Person, Priority, Profile, PushAddress, Refusal
 from gateway.retries import RETRY_BUDGET, backoff
-from gateway.sentences import ERRORS, REASONS
 from gateway.unknown import UNRESOLVED
 from gateway.whereabouts import whereabouts
 from providers import Channel

@@ -13,12 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import providers
+from gateway.causes import ERRORS, REASONS, briefly, of_error
 from gateway.message import AttemptState, MessageState, Refusal, rfc3339
 from gateway.outcome import BUG
 from gateway.rulings import why_json
-from gateway.sentences import ERRORS, REASONS, STATES, of_eligibility, of_message
+from gateway.sentences import STATES, of_eligibility, of_message
 from gateway.whereabouts import ZoneSource
-from providers import Channel, ProviderError
+from providers import Channel, ProviderError, fcm, smtp
 from ratelimit import Ruling, clock, zone, zone_names
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def view(state: str = "waiting", **more: Any) -> dict[str, Any]:
         "zone_source": "phone",
         "zones": [TOKYO],
         "opted_out": [],
+        "suppressed": [],
         "now": present(GOES) if state == "waiting" else None,
     } | more
 
@@ -153,6 +155,62 @@ def test_every_reason_that_the_code_spells_out_has_its_words() -> None:
     spelt = reasons()
     assert {"retry", "expires_at", "unknown_category", "shadow", "next_channel", "crash"} <= spelt
     assert spelt - {"accepted"} <= REASONS.keys() | ERRORS.keys()
+
+
+def codes() -> set[str]:
+    """Kind and code of each error that a provider spells out."""
+    kinds = {kind.__name__ for kind in ProviderError.__subclasses__()}
+    return {
+        f"{node.func.id.lower()}:{node.args[0].value}"
+        for path in (ROOT / "providers").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def test_every_code_that_a_provider_spells_out_has_its_words() -> None:
+    spelt = codes() | {f"unavailable:{word}" for _, word in smtp.WORDS} | {f"rejected:{code}" for code in fcm.CODES}
+    assert {"misconfigured:unsupported", "unavailable:deadline", "unreachable:INVALID_TOKEN"} <= spelt
+    assert [error for error in sorted(spelt) if of_error(error) == of_error(f"{error.partition(':')[0]}:42")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        ("misconfigured:unsupported", "no STARTTLS"),
+        ("unavailable:dns", "name is not known"),
+        ("unconfirmed:http_502", "error of its own"),
+        ("unreachable:smtp_550", "no such mailbox"),  # RFC 5321, 4.2.3: to RCPT
+        ("misconfigured:smtp_550", "as this sender"),  # to MAIL
+        ("rejected:smtp_557", "for good"),
+        ("receipt:5.1.1", "no such mailbox"),  # RFC 3463, 3.2
+        ("receipt:5.1.2", "mail domain"),
+        ("receipt:5.1.10", "takes no mail"),  # RFC 7505, 4.2: null MX
+        ("receipt:5.2.1", "disabled"),
+        ("receipt:5.2.2", "full"),
+        ("receipt:5.3.4", "larger"),
+        ("receipt:4.4.7", "all the time"),
+        ("receipt:5.7.1", "policy"),
+        ("receipt:5.7.23", "SPF"),  # RFC 7372, 3.2
+        ("receipt:5.4.99", "the way to"),  # RFC 3463, 2: by its subject
+        ("receipt:5.7.509", "policy or security"),
+    ],
+)
+def test_what_a_code_means_is_told_whatever_the_vendor(error: str, means: str) -> None:
+    kind, code = error.split(":")
+    assert of_error(error).startswith(f"{ERRORS[kind]}: ")
+    assert means in of_error(error)
+    assert of_error(error).endswith(f" ({error})")
+    assert means in briefly(error)
+    assert briefly(error).endswith(f" ({code})")
+
+
+@pytest.mark.parametrize(
+    "error", ["receipt:30005", "receipt:refused", "rejected:21612", "receipt:5.0.0", "receipt:x.1.1"]
+)
+def test_what_only_a_vendor_knows_is_not_guessed(error: str) -> None:
+    assert of_error(error) == f"{ERRORS[error.partition(':')[0]]} ({error})"
 
 
 @pytest.mark.parametrize("state", MessageState)
@@ -373,6 +431,39 @@ def test_many_places_are_not_read_out_one_by_one() -> None:
     said = text(now=present(waits("daily"), rules=[ruling(held_by=held)]))
     assert "The places are taken by 4 others, the sms at 10:04, " in said
     assert said.count(" is message ") == 5
+    assert "taken by 1 other, the sms at 10:01, " in text(now=present(waits("daily"), rules=[ruling(held_by=held[:6])]))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"opted_out": {"by": "person", "category": "news"}}, "category news at 10:00."),
+        ({"opted_out": {"by": "person", "category": "*"}}, "all that can be unsubscribed from at 10:00."),
+        ({"opted_out": {"by": "person", "topic": "rates", "channel": "sms"}}, "topic rates by sms at 10:00."),
+        (
+            {"opted_out": {"by": "address"}},
+            "everything at 10:00, as whoever has the address that it went to.",
+        ),
+        ({}, "more of this at 10:00."),  # of a time when that was not kept
+    ],
+)
+def test_what_was_said_no_to_is_told(more: dict[str, Any], said: str) -> None:
+    act = {"act": "opted_out", "agent": "human", "at": rfc3339(NOW), "via": "page", "channel": "sms"}
+    assert f"The person said no to {said}" in text(state="sent", acts=[act | more])
+
+
+@pytest.mark.parametrize("state", ["waiting", "refused"])
+def test_why_an_address_is_not_used_any_more_is_told_with_its_time(state: str) -> None:
+    known = {"channel": "email", "reason": "receipt:5.1.1", "at": rfc3339(NOW - timedelta(days=1))}
+    assert (
+        "On record: the address by email is not used any more since 10:00 yesterday, because the provider reported it"
+        " later: there is no such mailbox (receipt:5.1.1)."
+    ) in text(state=state, decisions=[decision("refused", "suppressed")][: state == "refused"], suppressed=[known])
+
+
+@pytest.mark.parametrize(("crashes", "died"), [(1, "1 has died"), (2, "2 have died")])
+def test_who_has_died_of_it_is_counted(crashes: int, died: str) -> None:
+    assert f"{died} of it since." in text(suspect=True, crashes=crashes)
 
 
 def test_holders_as_the_first_tables_have_them_are_named() -> None:
@@ -445,7 +536,7 @@ def test_an_instant_by_another_clock_keeps_that_clock() -> None:
 
 def test_the_dates_that_rules_name_are_told_as_people_say_them() -> None:
     """Whose weekdays they are: https://www.timeanddate.com/calendar/?year=2026"""
-    rule = ruling(why="2026-11-23 is a public holiday in JP; 1 of 1 contacts in the month of 2027-01-01 (Asia/Tokyo)")
+    rule = ruling(why="2026-11-23 is a public holiday in JP; 1 of 1 contact in the month of 2027-01-01 (Asia/Tokyo)")
     said = text(now=present(GOES, rules=[rule]))
     assert "Monday 23 November is a public holiday" in said
     assert "the month of Friday 1 January 2027 (Asia/Tokyo)." in said

@@ -448,6 +448,14 @@ async def test_the_next_decision_is_made_by_the_policy_that_is_in_force_by_then(
     assert len(vendor.taken) == 2
 
 
+async def test_why_an_attempt_failed_is_in_the_log_as_the_provider_says_it(gateway: Gateway) -> None:
+    pipeline = gateway.between(Vendor(Misconfigured("unsupported", "the relay offers no STARTTLS")), Vendor())
+    with capture_logs() as lines:
+        await pipeline.deliver(await gateway.leased())
+    (failed,) = [line for line in lines if line["event"] == "attempt.failed"]
+    assert (failed["error"], failed["detail"]) == ("misconfigured:unsupported", "the relay offers no STARTTLS")
+
+
 async def test_a_rule_in_shadow_holds_nothing_back_and_is_named_where_it_would_have(gateway: Gateway) -> None:
     shadow = "limit: 1, per: 24h, enforce: 0%"
     text = CONFIG.replace("limit: 1, per: 24h", f"limit: 2, per: 24h}}\n    - {{name: tighter, {shadow}")

@@ -367,7 +367,7 @@ def test_what_begins_within_the_attempt_holds_a_place_too() -> None:
     told = FrequencyCap("daily", 1, DAY).explain(at, MINUTE, subject(), [ahead, under_way])
     assert told.held_by == (under_way, ahead)
     assert told.why.startswith(
-        "2 of 1 contacts in 24 h; the place of 12:02 on 2026-11-21 (Europe/Berlin) frees at 12:02"
+        "2 of 1 contact in 24 h; the place of 12:02 on 2026-11-21 (Europe/Berlin) frees at 12:02"
     )
     told = FrequencyCap("daily", 1, DAY).explain(at, MINUTE / 2, subject(), [ahead])
     assert (told.permits, told.held_by) == (True, ())
@@ -397,7 +397,7 @@ def test_instants_are_told_by_the_clock_of_the_likeliest_zone() -> None:
         utc("2026-11-21T11:00"), MINUTE, who, [contact("2026-11-21T10:00", where="UTC")]
     )
     assert told.why == (
-        "1 of 1 contacts in the day of 2026-11-21 (UTC); "
+        "1 of 1 contact in the day of 2026-11-21 (UTC); "
         "the next day with a place starts at 09:00 on 2026-11-22 (Asia/Tokyo)"
     )
 

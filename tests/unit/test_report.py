@@ -528,7 +528,7 @@ def test_the_names_of_the_json_are_kept() -> None:
         *("requested", "persons", "deferred", "sent", "delivered", "undelivered", "unknown", "opened", "answered"),
         *("clicked", "converted", "opted_out", "uninstalled", "machine_opened", "machine_answered", "machine_clicked"),
         *("reached", "states", "lost", "left", "shares", "median_seconds", "cost", "cost_per_conversion", "unpriced"),
-        "targets",
+        *("targets", "channels"),
     }
     total = report["total"]
     assert total["lost"] == {"refused": {"opted_out": 3}, "expired": {"night": 1}}
@@ -565,6 +565,71 @@ def test_a_sheet_is_what_spreadsheets_read() -> None:
     assert only[0] == "47"
 
 
+MAIL = attempt(channel=Channel.EMAIL)
+TEXT = attempt(channel=Channel.SMS)
+CALL = attempt(channel=Channel.ROBOCALL)
+ARRIVED, BOUNCED = AttemptState.DELIVERED, AttemptState.UNDELIVERED
+
+
+@pytest.mark.parametrize(
+    ("tries", "acts", "unknown"),
+    [
+        ([MAIL], (), {"delivered", "answered"}),
+        ([replace(MAIL, state=BOUNCED)], (), {"delivered", "answered"}),  # vendors say what bounces, and no more
+        ([replace(MAIL, state=ARRIVED)], (), {"answered"}),
+        ([TEXT], (), {"delivered", "opened", "answered"}),
+        ([replace(TEXT, state=BOUNCED)], (), {"opened", "answered"}),
+        ([TEXT], (did(Act.OPENED),), {"delivered", "answered"}),  # an app told of it
+        ([CALL], (), {"delivered", "opened", "clicked"}),
+        ([MAIL, TEXT], (), {"delivered", "answered"}),
+        ([TEXT, CALL], (), {"delivered", "opened"}),
+        ([attempt(AttemptState.NOT_SENT)], (), {"delivered", "opened", "answered", "clicked"}),
+    ],
+)
+@pytest.mark.parametrize("by", [(), (By.CAMPAIGN, By.STAGE)])
+def test_what_nobody_can_know_is_no_zero_anywhere(
+    tries: list[Try], acts: Sequence[Done], unknown: set[str], by: tuple[By, ...]
+) -> None:
+    stories = [story(*acts, tries=(one,)) for one in tries]
+    report = described(counted(stories, replace(QUESTION, by=by)))
+    for row in (report["total"], *report["groups"]):
+        assert {word for word in ("delivered", "opened", "answered", "clicked", "converted") if row[word] is None} == (
+            unknown
+        )
+        assert {word for word in unknown if row["shares"][word]["of_sent"] is not None} == set()
+        assert row["machine_opened"] is None or "opened" not in unknown
+    (found,) = csv.DictReader(StringIO(sheet(report)))
+    assert {word for word in ("delivered", "opened", "answered", "clicked", "converted") if not found[word]} == unknown
+    head, *_, last = rows(report)
+    assert unknown.isdisjoint(head)
+    assert "\N{EN DASH}" not in last[:-1]
+
+
+def test_a_dash_is_where_a_group_is_of_what_nobody_sees() -> None:
+    mixed = [story(tries=(TEXT,), stage="a"), story(did(Act.OPENED), tries=(MAIL,), stage="b")]
+    head, *body = rows(described(counted(mixed, replace(QUESTION, by=(By.CAMPAIGN, By.STAGE)))))
+    opened = head.index("opened")
+    assert [cells[opened].replace("\xa0", " ") for cells in body] == ["\N{EN DASH}", "1 100 %", "1 50.0 %"]
+
+
+def test_a_total_says_of_how_much_nobody_sees_opens() -> None:
+    mixed = [story(tries=(TEXT,)), story(did(Act.OPENED), tries=(MAIL,))]
+    said = "of 1 by sms nobody learns whether they were opened; in shares of sent they count as not opened"
+    assert said in remarks(described(counted(mixed)))
+    assert "Of 1 by sms nobody learns" in page(described(counted(mixed)))
+    assert not any("nobody learns" in remark for remark in remarks(described(counted(mixed[1:]))))
+
+
+@pytest.mark.parametrize("channel", [None, Channel.SMS])
+def test_a_target_that_nobody_can_see_is_neither_met_nor_missed(channel: Channel | None) -> None:
+    opens = Target(Step.OPENED, None, Step.SENT, None, 0.5, None, None, channel)
+    mails = [story(did(Act.OPENED), tries=(MAIL,))] * (40 if channel else 0)
+    total = described(counted([*mails, *[story(tries=(TEXT,))] * 40], targets=[opens]))["total"]
+    (held,) = total["targets"]
+    assert (held["hits"], held["share"], held["base"], held["verdict"]) == (None, None, 40, "too_few")
+    assert words.telling(total) == []
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@a", "=HYPERLINK(1)"])
 def test_no_name_becomes_a_formula(name: str) -> None:
     _, *body = csv.reader(StringIO(sheet(told(campaign=name))))
@@ -593,6 +658,12 @@ def test_remarks_say_what_a_table_does_not_show() -> None:
     assert "half of those that were clicked were within 2 h 1 min" in said
     assert "1 296.22 USD for each conversion" in said
     assert "1 234 more opted out in that time, which belongs to no message" in said
+
+
+def test_what_failed_is_told_by_what_its_code_means_and_by_the_code() -> None:
+    failed = story(tries=(attempt(AttemptState.UNREACHABLE),), state=MessageState.FAILED, reason="unreachable:smtp_550")
+    said = [*remarks(described(counted([failed])))]
+    assert said[0] == "1 failed: the relay knows no such mailbox (smtp_550)"
 
 
 @pytest.mark.parametrize(
@@ -694,6 +765,20 @@ def test_a_page_says_what_the_report_says() -> None:
     assert "15 November 2026, 21:00 to 22 November 2026, 21:00" in text
     assert "expired, last held by night" in text
     assert "1 234 more opted out in that time, which belongs to no message" in text
+
+
+def test_a_target_says_of_what_it_is_where_the_share_beside_it_is_of_something_else() -> None:
+    logged_in = Target(Step.CONVERTED, "in", Step.CLICKED, None, 0.8, None, None, None)
+    stories = [*[story(did(Act.CLICKED), did(Act.CONVERTED, stage="in"))] * 30, *[story(did(Act.CLICKED))] * 30]
+    text = Read(page(described(counted([*stories, *[story()] * 60], targets=[CLICKS, logged_in])))).text
+    text = text.replace("\xa0", " ")
+    assert "30 25.0 % of sent ✗ 50.0 %, target 80 % of clicked" in text
+    assert "60 50.0 % of sent ✓ target 20 %" in text
+
+
+def test_one_person_is_one_person() -> None:
+    assert "for 1 person<" in page(described(counted([story()])))
+    assert "for 2 persons<" in page(described(counted([story(), story(person="ben")])))
 
 
 def test_a_page_about_nothing_says_so() -> None:

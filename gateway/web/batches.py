@@ -152,7 +152,7 @@ class Door(Generic[A]):
         if sum(1 for _ in lines) > ITEMS:
             raise self._too_many()
         return (
-            _Line(number, line.strip()) if len(line) <= ITEM else None
+            _Line(number, line.rstrip()) if len(line) <= ITEM else None
             for number, line in enumerate(BytesIO(body), 1)
             if not line.isspace()
         )

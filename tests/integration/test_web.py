@@ -460,7 +460,7 @@ async def test_a_broken_line_in_the_middle_harms_no_other(gateway: Gateway) -> N
         (3, 422),
         (4, 202),
     ]
-    assert ": line 3, column 8" in results[1]["errors"][0]["problem"], "empty lines are lines"
+    assert ": line 3, column 7" in results[1]["errors"][0]["problem"], "empty lines are lines"
     assert gateway.notices == 1
 
 

@@ -515,7 +515,7 @@ async def test_an_unknown_outcome_is_not_called_a_failure(desk: Desk) -> None:
         await desk.explain(message),
         "it may have been sent, and is not sent again",
         "nobody knows whether it was sent",
-        "the provider never said whether it took it (unconfirmed:timeout)",
+        "the provider never said whether it took it: no answer came in time (unconfirmed:timeout)",
     )
 
 

@@ -30,8 +30,8 @@ BESIDE = 32.0
 """MB, that a gateway on SQLite may grow by beside them."""
 SILENT = 120.0
 """Seconds without an answer, at most."""
-FLAT = 12
-"""Descriptors or tasks that there may be more at the end."""
+FLAT = 20
+"""Descriptors or tasks that there may be more at the end; 14 tasks come and go with the connections to the broker."""
 WAL = 64.0
 """MB, at most."""
 
@@ -117,7 +117,8 @@ def slope_of(samples: Sequence[Sample]) -> float:
 
 
 def ends(samples: Sequence[Sample], what: str) -> tuple[float, float]:
-    """The medians of the first and of the last quarter: neither a burst nor a lost connection is most of either."""
+    """Of the first and of the last quarter: of memory the median, of all else the least, as after a burst is over."""
     values = [getattr(sample, what) for sample in samples]
     quarter = max(len(values) // 4, 1)
-    return statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+    of = statistics.median if what == "rss" else min
+    return of(values[:quarter]), of(values[-quarter:])

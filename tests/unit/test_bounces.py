@@ -399,8 +399,8 @@ _NESTED = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (
 def test_nothing_takes_long_to_read(before: bytes, piece: bytes) -> None:
     mail = (before + piece * (LARGE // len(piece)))[:LARGE]
     took: list[float] = []
-    while len(took) < 10 and min(took, default=1.0) >= 0.1:  # whatever else the machine does
+    while len(took) < 10 and min(took, default=1.0) >= 0.5:  # whatever else the machine does
         begun = time.process_time()
         read_bounce(mail, mail.decode("latin-1"))
         took.append(time.process_time() - begun)
-    assert min(took) < 0.1
+    assert min(took) < 0.5

@@ -224,7 +224,7 @@ def fill(metrics: Metrics, categories: int, rules: int, providers: int) -> None:
             metrics.webhook_calls.labels(name, outcome).inc()
         for reason in LOST:
             metrics.webhook_lost.labels(name, reason).inc()
-        metrics.webhook(name, WebhookView(1, NOW, 0, (), None, None), NOW)
+        metrics.webhook(name, WebhookView(1, NOW, 0, (), None, None, None, None, None), NOW)
     metrics.refused()
     metrics.taken(["store", "broker", "http", "keys", "providers", "events", "worker"])
     metrics.swept.inc()
@@ -334,8 +334,8 @@ def test_a_refused_file_is_shown_until_a_good_one_is_read() -> None:
 
 def test_how_it_stands_with_a_webhook_is_shown() -> None:
     metrics = Metrics("test")
-    metrics.webhook("ledger", WebhookView(3, NOW - timedelta(minutes=2), 1, (), None, None), NOW)
-    metrics.webhook("crm", WebhookView(0, None, 0, (), NOW, "http_410"), NOW)
+    metrics.webhook("ledger", WebhookView(3, NOW - timedelta(minutes=2), 1, (), None, None, None, None, None), NOW)
+    metrics.webhook("crm", WebhookView(0, None, 0, (), NOW, "http_410", None, None, None), NOW)
     assert of(metrics, "gateway_webhook_enabled") == {("ledger",): 1, ("crm",): 0}
     assert of(metrics, "gateway_webhook_waiting_events") == {("ledger",): 3, ("crm",): 0}
     assert of(metrics, "gateway_webhook_oldest_seconds") == {("ledger",): 120, ("crm",): 0}

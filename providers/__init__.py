@@ -44,7 +44,9 @@ from providers._contract import (
     Wish,
 )
 from providers._cost import Cost
+from providers._duration import duration
 from providers._http import retry_after
+from providers._names import Names
 from providers._pace import Pace
 from providers._segments import segments
 
@@ -66,6 +68,7 @@ __all__ = [
     "Forged",
     "LooksUp",
     "Misconfigured",
+    "Names",
     "News",
     "NoNews",
     "Pace",
@@ -88,6 +91,7 @@ __all__ = [
     "Wish",
     "build",
     "channels",
+    "duration",
     "kinds",
     "read_bounce",
     "retry_after",

@@ -34,6 +34,7 @@ from providers._contract import (
     Unreadable,
 )
 from providers._document import Place, at, path_of, word
+from providers._duration import duration
 from providers._http import check_header
 
 if TYPE_CHECKING:
@@ -60,21 +61,6 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _PART = re.compile(r"\{(body|timestamp|url)\}|[{}]")
 _MILLISECONDS = 10**11
 """So many seconds are the year 5138: a larger number counts milliseconds."""
-_DURATION = re.compile(
-    r"(?:(?P<weeks>[0-9]{1,4})w)?(?:(?P<days>[0-9]{1,4})d)?(?:(?P<hours>[0-9]{1,5})h)?"
-    r"(?:(?P<minutes>[0-9]{1,6})m)?(?:(?P<seconds>[0-9]{1,6})s)?"
-)
-
-
-def duration(value: object) -> timedelta:
-    """Such as ``24h``."""
-    parts = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if not value or parts is None:
-        raise ValueError("must be a duration with its unit, such as 30s, 5m, 24h, 14d, 2w or 1h30m")
-    length = timedelta(**{unit: int(number) for unit, number in parts.groupdict(default="0").items()})
-    if not length:
-        raise ValueError("must be longer than nothing")
-    return length
 
 
 def words(value: object) -> object:

@@ -48,8 +48,9 @@ from providers._contract import (
     Unreachable,
 )
 from providers._document import Place, at, path_of, word
+from providers._duration import duration
 from providers._http import Client, check_header, document, error, kind_of, text
-from providers._reporting import Callbacks, Reporting, duration, words
+from providers._reporting import Callbacks, Reporting, words
 from providers._segments import segments
 
 if TYPE_CHECKING:

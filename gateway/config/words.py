@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 
 from gateway.config.faults import nearest
 from gateway.languages import LANGUAGES, Language
+from providers import duration
 from ratelimit import Calendar, zone_names
 
 if TYPE_CHECKING:
@@ -40,29 +41,12 @@ Span = tuple[time, time]
 
 # -------------------------------------------------------------------------------------------------------------- lengths
 
-_DURATION: Final = re.compile(
-    r"(?:(?P<weeks>[0-9]{1,6})w)?(?:(?P<days>[0-9]{1,6})d)?(?:(?P<hours>[0-9]{1,6})h)?"
-    r"(?:(?P<minutes>[0-9]{1,6})m)?(?:(?P<seconds>[0-9]{1,6})s)?"
-)
-
-
-def _duration(value: object) -> timedelta:
-    parts = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if not value or parts is None:
-        raise ValueError("must be a duration with its unit, such as 30s, 5m, 24h, 14d, 2w or 1h30m")
-    length = timedelta(**{unit: int(number) for unit, number in parts.groupdict(default="0").items()})
-    if not length:
-        raise ValueError("must be longer than nothing")
-    if length > timedelta(days=3660):
-        raise ValueError("must be at most 3660d")
-    return length
-
 
 def _period(value: object) -> timedelta | Calendar:
     if isinstance(value, str) and value in tuple(Calendar):
         return Calendar(value)
     try:
-        length = _duration(value)
+        length = duration(value)
     except ValueError:
         raise ValueError(
             "must be day, week or month (calendar), or a duration with its unit such as 24h or 7d (rolling)"
@@ -194,7 +178,7 @@ Word = Annotated[str, StringConstraints(strict=True), AfterValidator(_word)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Limit = Annotated[int, Field(strict=True, le=1_000_000), AfterValidator(_some)]
-Length = Annotated[timedelta, PlainValidator(_duration)]
+Length = Annotated[timedelta, PlainValidator(duration)]
 Period = Annotated[timedelta | Calendar, PlainValidator(_period)]
 WallTime = Annotated[time, PlainValidator(_wall_time)]
 WallEnd = Annotated[time, PlainValidator(_wall_end)]

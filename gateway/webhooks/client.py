@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -17,7 +15,7 @@ from yarl import URL
 
 from gateway.webhooks.addresses import anywhere, outside
 from gateway.webhooks.standard import FORBIDDEN, Answer, Outcome, meaning, signed
-from providers import retry_after
+from providers import Names, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,13 +134,16 @@ class _Resolver(AbstractResolver):
     """Asks the system, on a thread of its own: a name server that hangs takes none away from those who ask others."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "webhook-names")
+        self._names: dict[tuple[str, int], Names] = {}
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - the connector asks for all
     ) -> list[ResolveResult]:
-        look_up = functools.partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, look_up)
+        names = self._names.setdefault((host, port), Names(host, port))
+        found = await names.addresses()
         return [
             ResolveResult(
                 hostname=host,
@@ -155,5 +156,4 @@ class _Resolver(AbstractResolver):
             for kind, _, protocol, _, address in found
         ]
 
-    async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None: ...

@@ -15,7 +15,7 @@ help:
 	@echo "make mutants     how many planted faults the tests of the pure modules find, and those that they do not"
 	@echo "make bench       the benchmark tables (installs Redis for what it is compared with)"
 	@echo "make failover    what it costs that a provider fails for a minute, with 1 and 4 workers (6 minutes)"
-	@echo "make isolation   a channel beside one that hangs; one-time codes under a campaign of 200 000 (6 minutes)"
+	@echo "make isolation   a channel beside one that hangs; one-time codes under a campaign of 200 000 (10 minutes)"
 	@echo "make memory      what a gateway holds while a million messages wait (quarter of an hour)"
 	@echo "make soak        an hour of load and faults, MINUTES=… for another time: grows, leaks, loses, doubles nothing"
 

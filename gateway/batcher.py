@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.intake import Overloaded
@@ -36,15 +37,18 @@ class Batcher(Generic[T, R]):
         lanes: int = 2,
         room: int | None = None,
         urgent: Callable[[T], bool] | None = None,
+        breathe: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """At most ``lanes`` batches of at most ``most`` calls are under way at once.
 
         ``room``: how many calls may wait for one; None: those who call are bounded in number themselves.
         ``urgent``: whether a call goes in a lane of its kind alone, so that it never waits for large batches.
+        ``breathe``: lets others go first, where a large batch has been answered in part. None: for a turn of the loop.
         """
         self._run = run
         self._is_urgent = urgent
         self._urgent: Batcher[T, R] | None = Batcher(run, most=most, lanes=1, room=room) if urgent else None
+        self._breathe = breathe or partial(asyncio.sleep, 0)
         self._most = most
         self._free = lanes
         self._room = room
@@ -87,7 +91,7 @@ class Batcher(Generic[T, R]):
 
     async def _fly(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            await _answer(batch, await self._run([item for item, _ in batch]))
+            await self._answer(batch, await self._run([item for item, _ in batch]))
         except StoreUnavailable as error:
             for _, future in batch:
                 if not future.done():
@@ -105,11 +109,10 @@ class Batcher(Generic[T, R]):
             if self._waiting and self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(_GATHER, self._start)
 
-
-async def _answer(batch: Sequence[tuple[T, asyncio.Future[R]]], answers: Sequence[R]) -> None:
-    """Let all go on, but not all in one turn of the loop."""
-    for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True), 1):
-        if not future.done():
-            future.set_result(answer)
-        if number % TURN == 0:
-            await asyncio.sleep(0)
+    async def _answer(self, batch: Sequence[tuple[T, asyncio.Future[R]]], answers: Sequence[R]) -> None:
+        """Let all go on, but not all in one turn of the loop."""
+        for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True), 1):
+            if not future.done():
+                future.set_result(answer)
+            if number % TURN == 0:
+                await self._breathe()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from contextlib import contextmanager, nullcontext
@@ -103,7 +102,7 @@ class Overloaded(Exception):
 LARGEST = 256 * 1024
 """Bytes of one request. Of a longer one no more than its beginning is kept anywhere."""
 _DEEPEST = 32
-_TURN = 16
+_TURN = 8
 """Requests of a batch that are read in one turn of the event loop."""
 
 
@@ -167,7 +166,7 @@ class Intake:
         fresh: list[tuple[int, NewMessage]] = []
         for index, item in enumerate(items):
             if index % _TURN == _TURN - 1:
-                await asyncio.sleep(0)  # a one-time code need not wait until a whole batch has been read
+                await self._store.precedence.breathe()  # a code need not wait until a whole batch has been read
             read = _read(item, judge, now)
             answers.append(read if isinstance(read, Malformed) else None)
             if isinstance(read, NewMessage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -92,9 +93,13 @@ class Pipeline:
         self._recorded = recorded
         self._pacing = pacing
         self._now = clock
-        self._claim: Batcher[Lease, Next] = Batcher(self._claim_all, urgent=_is_urgent)
+        self._claim: Batcher[Lease, Next] = Batcher(
+            self._claim_all, urgent=_is_urgent, breathe=store.precedence.breathe
+        )
         self._settle: Batcher[Settlement, Next] = Batcher(
-            self._settle_all, urgent=lambda settlement: _is_urgent(settlement.claimed.lease)
+            self._settle_all,
+            urgent=lambda settlement: _is_urgent(settlement.claimed.lease),
+            breathe=store.precedence.breathe,
         )
         self._disowned: dict[str, str] = {}
         self._calling: set[asyncio.Task[None]] = set()
@@ -103,7 +108,8 @@ class Pipeline:
 
     async def deliver(self, lease: Lease) -> Next:
         """Take one due message as far as it can go now: an attempt a turn, until it is settled or has to wait."""
-        step = await self._claim(lease)
+        with self._store.precedence.critical() if _is_urgent(lease) else nullcontext():
+            step = await self._claim(lease)
         while isinstance(step, Claimed):
             if self._pacing:
                 await self._pacing.turn(step.attempt.message, step.step.provider)

@@ -32,7 +32,6 @@ from gateway.store.engine import StoreFull, StoreNotOpen, StoreUnavailable
 from gateway.store.health import Told
 from gateway.store.intake import Known, NewMessage, ParkedInput
 from gateway.store.leases import Claimed, Lease, Lost, Next, Settlement
-from gateway.store.precedence import Precedence
 from gateway.store.reading import Addressee, Decision, MessageView, PersonView, Standing
 from gateway.store.stories import Done, Story, Try, Unattributed, Wanted
 from gateway.store.trails import Trail
@@ -139,14 +138,14 @@ class Store:
         self._worker = worker or new_id()
         self._holder = int.from_bytes(blake2b(self._worker.encode(), digest_size=8).digest()) >> 1
         self._recent: dict[str, Message] = {}
-        self._precedence = Precedence()
+        self.precedence = engine.precedence
 
     async def _write(self, operation: Callable[[], Operation[T]], priorities: Iterable[Priority]) -> T:
         """What is critical goes at once, by a way of its own; the rest gives way to it."""
         if all(priority is Priority.CRITICAL for priority in priorities):
-            with self._precedence.critical():
+            with self.precedence.critical():
                 return await self._engine.write(operation, urgent=True)
-        await self._precedence.give_way()
+        await self.precedence.give_way()
         return await self._engine.write(operation)
 
     async def open(self) -> None:

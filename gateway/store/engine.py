@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from gateway.store.precedence import Precedence
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Now:
     """Asks for the database's clock, in microseconds since 1970."""
 
 
-TURN = 16
+TURN = 8
 """Decisions that are made, or gone on from, in one turn of the loop: a one-time code may have to wait for as many."""
 
 T = TypeVar("T")
@@ -67,6 +70,9 @@ def place_of(url: str) -> str:
 
 class Engine(Protocol):
     """A database that runs operations, each in one transaction."""
+
+    precedence: Precedence
+    """Who goes first on the loop that asks it."""
 
     async def open(self) -> None:
         """Connect.

@@ -22,6 +22,7 @@ from gateway.store.engine import (
     T,
     place_of,
 )
+from gateway.store.precedence import Precedence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class Postgres:
         self._url = url
         self._connections = connections
         self._clock = clock
+        self.precedence = Precedence()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._urgent: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -131,7 +133,7 @@ class Postgres:
         try:
             await connection.execute(begin)
             try:
-                answer = await self._drive(connection, operation)
+                answer = await self._drive(connection, operation, urgent=pool is self._urgent)
             except Exception:
                 if not connection.is_closed():
                     await connection.execute("rollback")
@@ -147,7 +149,7 @@ class Postgres:
                     connection.terminate()
         return answer
 
-    async def _drive(self, connection: Any, operation: Operation[T]) -> T:
+    async def _drive(self, connection: Any, operation: Operation[T], *, urgent: bool) -> T:
         answer: Any = None
         try:
             while True:
@@ -162,7 +164,7 @@ class Postgres:
                             await connection.execute(*_at_once(sql, rows))
                         answer = None
                     case Breath():
-                        await asyncio.sleep(0)
+                        await (asyncio.sleep(0) if urgent else self.precedence.breathe())
                         answer = None
                     case Now():
                         answer = self._clock() if self._clock else await connection.fetchval(_CLOCK)

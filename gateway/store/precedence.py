@@ -1,4 +1,4 @@
-"""Who goes first in one process: large transactions wait a moment while something critical is being committed."""
+"""Who goes first in one process: what is large waits a moment while something critical is on its way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 MOMENT = 0.1
 """Seconds that a transaction gives way at most, so that a stream of one-time codes holds up nobody for good."""
+BREATH = 0.01
+"""Seconds that what has begun gives way at most at a time: it may hold persons' locks."""
 
 
 class Precedence:
@@ -23,7 +25,7 @@ class Precedence:
 
     @contextmanager
     def critical(self) -> Iterator[None]:
-        """While something critical is being committed."""
+        """While something critical is being decided or committed."""
         self._critical += 1
         self._clear.clear()
         try:
@@ -34,8 +36,18 @@ class Precedence:
                 self._clear.set()
 
     async def give_way(self) -> None:
-        """Wait until nothing is, for a moment at most."""
+        """Before something large is begun: wait until nothing is, for a moment at most."""
         if self._critical:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(MOMENT):
-                    await self._clear.wait()
+            await self._until_clear(MOMENT)
+
+    async def breathe(self) -> None:
+        """In the middle of something large: let others have a turn of the event loop, and what is critical a few."""
+        if self._critical:
+            await self._until_clear(BREATH)
+        else:
+            await asyncio.sleep(0)
+
+    async def _until_clear(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._clear.wait()

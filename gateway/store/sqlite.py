@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import orjson
 
 from gateway.store.engine import Breath, Fetch, Now, Operation, Run, StoreFull, StoreNotOpen, StoreUnavailable, T
+from gateway.store.precedence import Precedence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ class SQLite:
         """``clock`` answers in microseconds since 1970."""
         self._path = path
         self._clock = clock
+        self.precedence = Precedence()
         self._waiting: deque[_Call] = deque()
         self._wake = threading.Semaphore(0)
         self._writer: threading.Thread | None = None

@@ -56,7 +56,7 @@ class Asked:
     rounds: int = 3
     before: float = 15.0
     during: float = 30.0
-    campaigns: int = 1
+    campaigns: int = 3
     campaign: int = 200_000
     alone: float = 30.0
     under: float = 90.0

@@ -54,6 +54,7 @@ class Slow:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.precedence = engine.precedence
         self.away = False
         self.goes = asyncio.Event()
         self.goes.set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.store import StoreUnavailable
 from gateway.store.migrate import migrate
+from gateway.store.precedence import Precedence
 from gateway.store.sqlite import SQLite
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Line:
             saw: is called behind each transaction.
         """
         self._engine = engine
+        self.precedence = Precedence()  # each process has a loop of its own
         self._weather = weather
         self._chance = chance
         self._outside = outside

@@ -234,6 +234,7 @@ class Shaky:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.precedence = engine.precedence
         self.away = 0
         self.commits = False
         self.asked = 0

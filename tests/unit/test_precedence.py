@@ -9,7 +9,7 @@ import pytest
 
 from gateway.batcher import Batcher
 from gateway.store.engine import TURN
-from gateway.store.precedence import MOMENT, Precedence
+from gateway.store.precedence import BREATH, MOMENT, Precedence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,33 @@ async def test_a_stream_of_codes_holds_up_nobody_for_longer_than_a_moment() -> N
         begun = loop.time()
         await precedence.give_way()
         assert loop.time() - begun >= MOMENT * 0.9
+
+
+async def test_what_has_begun_lets_others_have_one_turn_and_what_is_critical_as_many_as_it_needs() -> None:
+    precedence, loop = Precedence(), asyncio.get_running_loop()
+    alone = asyncio.create_task(precedence.breathe())
+    await _turns(3)
+    assert alone.done()
+    with precedence.critical():
+        begun = loop.time()
+        beside = asyncio.create_task(precedence.breathe())
+        await _turns(3)
+        assert not beside.done() or loop.time() - begun >= BREATH
+    await _turns(3)
+    assert beside.done()
+
+
+async def _turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_what_has_begun_gives_way_to_a_stream_of_codes_no_longer_than_a_breath() -> None:
+    precedence, loop = Precedence(), asyncio.get_running_loop()
+    with precedence.critical():
+        begun = loop.time()
+        await precedence.breathe()
+        assert loop.time() - begun >= BREATH * 0.9
 
 
 async def test_a_critical_commit_that_breaks_is_over_too() -> None:

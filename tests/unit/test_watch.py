@@ -291,6 +291,7 @@ class Away:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.precedence = engine.precedence
         self.away = False
         self.written = 0
 

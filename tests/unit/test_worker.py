@@ -117,6 +117,7 @@ class Away:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.precedence = engine.precedence
         self.away = False
         self.held: asyncio.Event | None = None
         self.asked = asyncio.Event()

@@ -68,7 +68,7 @@ def main() -> int:
     os.environ["DECORUM_FAULTS"] = "short" if options.short else "full"
     table = Table(wanted)
     # Always in other processes, which read the environment anew.
-    command = [str(HERE), "-q", "-p", "no:cacheprovider", "--numprocesses", str(options.processes), "--dist", "load"]
+    command = [str(HERE), "-v", "-p", "no:cacheprovider", "--numprocesses", str(options.processes), "--dist", "load"]
     status = pytest.main(command, plugins=[table])
     print(*table.lines(), sep="\n", flush=True)
     return int(bool(status) or not table.whole)

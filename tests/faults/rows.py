@@ -25,6 +25,8 @@ class Row:
     short_seconds: int = 120
     """Limit of each test."""
     full_seconds: int = 1800
+    alone: bool = False
+    """Whether its full count fills a machine, so that nothing else is run beside it."""
 
     @property
     def count(self) -> int:
@@ -38,7 +40,7 @@ class Row:
 ROWS = {
     row.id: row
     for row in (
-        Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 600, 3000),
+        Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 600, 3000, alone=True),
         Row("F2", "kill -9 of the gateway at random moments", 4, 200),
         Row("F3", "kill -9 of RabbitMQ", 1, 20),
         Row("F4", "RabbitMQ frozen", 1, 5),

@@ -243,16 +243,14 @@ class Model:
             return "nobody's address"
         if self.refused(asked, channel, value):
             return "the person said no"
-        usable = self.usable(asked, at, sure=True)
-        if (channel, value) not in usable:
+        if (channel, value) not in self.usable(asked, at, sure=True):
             return "an address that must not be used"
         if rule := self.untimely(asked, channel, value, at):
             return f"not at this hour: {rule}"
         if rule := self.too_much(asked, channel, at, soon=True):
             return f"too much: {rule}"
-        before = [
-            one for one in self.usable(asked, at, sure=False) if usable.index(one) < usable.index((channel, value))
-        ]
+        earlier = asked.channels[: asked.channels.index(channel)]
+        before = [one for one in self.usable(asked, at, sure=False) if one[0] in earlier]
         for first_channel, first_value in before:
             if not self.falls_through(asked) or not self.capped(asked, first_channel, first_value, at):
                 return f"{first_channel} comes first"

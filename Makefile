@@ -48,7 +48,7 @@ lint: .venv/ready-for-tests
 
 test: lint .venv/ready-for-bench
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server prometheus chromium
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
 
 chart: .venv/ready
 	$(BIN)/python helm/dashboard.py

@@ -535,7 +535,7 @@ class Courtesy(RuleBasedStateMachine):
             if tried.state == "intent":
                 assert tried.message.id not in self.model.waiting or self.now >= tried.message.expires + LISTENED
                 assert self.now >= tried.leased_until, "its worker may be alive"
-                tried.state = "unknown"
+                self.model.settle(attempt, "unknown", self.now, by_itself=True)
 
     @rule(person=people, said=noes, by_address=pick)
     def say_no(self, person: str, said: tuple[str, str, str], by_address: int) -> None:

@@ -41,7 +41,7 @@ ROWS = {
     row.id: row
     for row in (
         Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 600, 3000, alone=True),
-        Row("F2", "kill -9 of the gateway at random moments", 4, 200),
+        Row("F2", "kill -9 of the gateway at random moments", 2, 200),
         Row("F3", "kill -9 of RabbitMQ", 1, 20),
         Row("F4", "RabbitMQ frozen", 1, 5),
         Row("F5", "RabbitMQ out of memory, out of disk", 1, 5),

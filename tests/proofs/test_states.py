@@ -865,13 +865,13 @@ def prove(arena: Arena, number: int, steps: int, *, same: bool = False) -> None:
 @pytest.mark.timeout(300)
 def test_the_promises_hold_on_sqlite(tmp_path: Path) -> None:
     with arena_at(f"sqlite:///{tmp_path}/store.db") as arena:
-        prove(arena, number=50, steps=30, same=True)
+        prove(arena, number=30, steps=30, same=True)
 
 
 @pytest.mark.timeout(300)
 def test_the_promises_hold_on_postgresql(postgres_url: str) -> None:
     with arena_at(postgres_url) as arena:
-        prove(arena, number=25, steps=30, same=True)
+        prove(arena, number=15, steps=30, same=True)
 
 
 @pytest.mark.full

@@ -27,6 +27,7 @@ from gateway.outcome import Outcome, accepted, bug, failed
 from gateway.pressure import PRESSED, USED, Measured
 from gateway.reports import UNREAD, Recorded, Report, Reused, Unmatched
 from gateway.store import Claimed, Lease, Lost, WebhookView
+from gateway.store.precedence import Precedence
 from gateway.webhooks import standard as webhooks
 from providers import Act, Agent, Channel, ProviderError, ReceiptStatus
 from ratelimit import Ruling
@@ -86,6 +87,9 @@ def outcomes() -> list[Outcome]:
 
 class Forgetful:
     """A store to which everything is new."""
+
+    def __init__(self) -> None:
+        self.precedence = Precedence()
 
     async def accept(self, new: Sequence[NewMessage]) -> list[Known | None]:
         return [None] * len(new)

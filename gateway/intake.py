@@ -17,6 +17,7 @@ from gateway.ids import new_id
 from gateway.lines import line_of
 from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
 from gateway.store import NewMessage, ParkedInput
+from gateway.store.engine import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -102,8 +103,6 @@ class Overloaded(Exception):
 LARGEST = 256 * 1024
 """Bytes of one request. Of a longer one no more than its beginning is kept anywhere."""
 _DEEPEST = 32
-_TURN = 8
-"""Requests of a batch that are read in one turn of the event loop."""
 
 
 def utc_now() -> datetime:
@@ -165,7 +164,7 @@ class Intake:
         answers: list[Answer | None] = []
         fresh: list[tuple[int, NewMessage]] = []
         for index, item in enumerate(items):
-            if index % _TURN == _TURN - 1:
+            if index % TURN == TURN - 1:
                 await self._store.precedence.breathe()  # a code need not wait until a whole batch has been read
             read = _read(item, judge, now)
             answers.append(read if isinstance(read, Malformed) else None)

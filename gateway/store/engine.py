@@ -44,7 +44,7 @@ class Now:
 
 
 TURN = 8
-"""Decisions that are made, or gone on from, in one turn of the loop: a one-time code may have to wait for as many."""
+"""Requests that are read, or decisions made or gone on from, in one turn of the loop: a code may wait for as many."""
 
 T = TypeVar("T")
 Operation = Generator[Fetch | Run | Now | Breath, Any, T]

@@ -111,7 +111,7 @@ async def _show(name: str, rounds: int, options: argparse.Namespace, console: Co
     async with Servers.started() as servers:
         if name == "failover":
             return await failover.main(servers, rounds, options.seconds or 60, options.workers, console, talk)
-        return await isolation.main(servers, isolation.Asked(rounds=rounds, campaigns=rounds), console, talk)
+        return await isolation.main(servers, isolation.Asked(rounds=rounds), console, talk)
 
 
 async def _gateway(rounds: int, options: argparse.Namespace, console: Console) -> dict[str, Any]:

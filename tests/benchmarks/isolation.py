@@ -56,7 +56,6 @@ class Asked:
     rounds: int = 3
     before: float = 15.0
     during: float = 30.0
-    campaigns: int = 3
     campaign: int = 200_000
     alone: float = 30.0
     under: float = 90.0
@@ -170,7 +169,7 @@ async def main(servers: Servers, asked: Asked, console: Console, talk: Console) 
             well, ill = await hanging(servers, asked.before, asked.during)
             hung.append((spread(well), spread(ill)))
             talk.print(f"hanging: {hung[-1]}", soft_wrap=True)
-        for _ in range(asked.campaigns):
+        for _ in range(asked.rounds):
             without, with_, count = await codes(servers, asked.campaign, asked.alone, asked.under)
             coded.append((spread(without), spread(with_)))
             alone += without

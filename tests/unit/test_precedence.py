@@ -12,7 +12,7 @@ from gateway.store.engine import TURN
 from gateway.store.precedence import BREATH, MOMENT, Precedence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 async def test_what_is_not_critical_waits_until_what_is_has_been_committed() -> None:
@@ -26,12 +26,15 @@ async def test_what_is_not_critical_waits_until_what_is_has_been_committed() -> 
         await waiting
 
 
-async def test_a_stream_of_codes_holds_up_nobody_for_longer_than_a_moment() -> None:
+@pytest.mark.parametrize(("gives_way", "seconds"), [(Precedence.give_way, MOMENT), (Precedence.breathe, BREATH)])
+async def test_a_stream_of_codes_holds_up_nobody_for_longer_than_a_moment(
+    gives_way: Callable[[Precedence], Awaitable[None]], seconds: float
+) -> None:
     precedence, loop = Precedence(), asyncio.get_running_loop()
     with precedence.critical():
         begun = loop.time()
-        await precedence.give_way()
-        assert loop.time() - begun >= MOMENT * 0.9
+        await gives_way(precedence)
+        assert loop.time() - begun >= seconds * 0.9
 
 
 async def test_what_has_begun_lets_others_have_one_turn_and_what_is_critical_as_many_as_it_needs() -> None:
@@ -51,14 +54,6 @@ async def test_what_has_begun_lets_others_have_one_turn_and_what_is_critical_as_
 async def _turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
-
-
-async def test_what_has_begun_gives_way_to_a_stream_of_codes_no_longer_than_a_breath() -> None:
-    precedence, loop = Precedence(), asyncio.get_running_loop()
-    with precedence.critical():
-        begun = loop.time()
-        await precedence.breathe()
-        assert loop.time() - begun >= BREATH * 0.9
 
 
 async def test_a_critical_commit_that_breaks_is_over_too() -> None:

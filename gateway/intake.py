@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.config.faults import keys_at, nearest
 from gateway.ids import new_id
 from gateway.lines import line_of
-from gateway.message import Message, MessageState, Name, Profile, SendRequest, canonical_hash
+from gateway.message import Message, MessageState, Name, Priority, Profile, SendRequest, canonical_hash
 from gateway.store import NewMessage, ParkedInput
 from gateway.store.engine import TURN
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gateway.config import Category
     from gateway.decide import Judge
     from gateway.headroom import Headroom
-    from gateway.message import Priority
     from gateway.metrics import Metrics
     from gateway.store import Known, Store
     from providers import Channel
@@ -164,8 +163,9 @@ class Intake:
         answers: list[Answer | None] = []
         fresh: list[tuple[int, NewMessage]] = []
         for index, item in enumerate(items):
-            if index % TURN == TURN - 1:
-                await self._store.precedence.breathe()  # a code need not wait until a whole batch has been read
+            if index % TURN == TURN - 1:  # a code need not wait until a whole batch has been read
+                critical = all(new.message.priority is Priority.CRITICAL for _, new in fresh)
+                await self._store.precedence.breathe(critical=critical)
             read = _read(item, judge, now)
             answers.append(read if isinstance(read, Malformed) else None)
             if isinstance(read, NewMessage):

@@ -164,7 +164,7 @@ class Postgres:
                             await connection.execute(*_at_once(sql, rows))
                         answer = None
                     case Breath():
-                        await (asyncio.sleep(0) if urgent else self.precedence.breathe())
+                        await self.precedence.breathe(critical=urgent)
                         answer = None
                     case Now():
                         answer = self._clock() if self._clock else await connection.fetchval(_CLOCK)

@@ -40,9 +40,12 @@ class Precedence:
         if self._critical:
             await self._until_clear(MOMENT)
 
-    async def breathe(self) -> None:
-        """In the middle of something large: let others have a turn of the event loop, and what is critical a few."""
-        if self._critical:
+    async def breathe(self, *, critical: bool = False) -> None:
+        """In the middle of something large: let others have a turn of the event loop, and what is critical a few.
+
+        ``critical``: whether it is so itself; then it gives way to none.
+        """
+        if self._critical and not critical:
             await self._until_clear(BREATH)
         else:
             await asyncio.sleep(0)

@@ -19,7 +19,8 @@ from gateway.intake import Accepted, Conflict, Incoming, Intake, Malformed
 from gateway.message import MessageState, OptOut, Priority, PushAddress
 from gateway.metrics import Metrics
 from gateway.store import Store, StoreUnavailable, engine_of
-from gateway.store.engine import Fetch
+from gateway.store.engine import TURN, Fetch
+from gateway.store.precedence import Precedence
 from providers import Channel
 
 if TYPE_CHECKING:
@@ -110,6 +111,28 @@ async def door(empty: Path, tmp_path: Path) -> AsyncIterator[Door]:
 EVERY_WAY = pytest.mark.parametrize("via", ["http", "amqp", "file"])
 
 # ------------------------------------------------------------------------------------------------------------- accepted
+
+
+class Watched(Precedence):
+    """Remembers who had a breath as what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaths: list[bool] = []
+
+    async def breathe(self, *, critical: bool = False) -> None:
+        self.breaths.append(critical)
+        await super().breathe(critical=critical)
+
+
+@pytest.mark.parametrize(("categories", "critical"), [(["code"], True), (["code", "news"], False), (["news"], False)])
+async def test_a_batch_that_is_being_read_rests_for_codes_unless_it_is_of_codes_alone(
+    door: Door, categories: list[str], critical: bool
+) -> None:
+    door.store.precedence = watched = Watched()
+    asked = [body(id=f"r-{number}", category=categories[number % len(categories)]) for number in range(3 * TURN)]
+    await door.intake.accept([Incoming(orjson.dumps(one), "amqp") for one in asked])
+    assert watched.breaths == [critical] * 3
 
 
 @EVERY_WAY

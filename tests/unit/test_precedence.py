@@ -51,6 +51,14 @@ async def test_what_has_begun_lets_others_have_one_turn_and_what_is_critical_as_
     assert beside.done()
 
 
+async def test_what_is_critical_gives_way_to_nothing_in_its_midst() -> None:
+    precedence = Precedence()
+    with precedence.critical():
+        code = asyncio.create_task(precedence.breathe(critical=True))
+        await _turns(3)
+        assert code.done()
+
+
 async def _turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)

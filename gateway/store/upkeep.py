@@ -174,7 +174,8 @@ def opt_out_address(
 ) -> Operation[list[Noted]]:
     """Record a no that was said by an address, whoever it belongs to; it holds for decisions made after this.
 
-    It is remembered of everybody who was contacted there lately, and holds for what of theirs is committed after this.
+    It is remembered of everybody who was contacted there lately, and holds for what of theirs is committed after this;
+    what of theirs waits for that address is decided anew.
 
     Args:
         attempt: what it was said to, where that is known.
@@ -193,6 +194,7 @@ def opt_out_address(
     now: int = yield Now()
     said_before = yield Fetch(_SAID_BEFORE, ("", print_, *_said(optout)))
     yield Run(OPT_OUT, [("", print_, *_said(optout), via, now)])
+    yield Run(WAKE, [(person, now) for person in sorted(by_person)])
     if said_before:
         return []
     told = [(_no(via, "address", optout), by_person[person]) for person in sorted(by_person)]

@@ -378,6 +378,18 @@ async def test_who_takes_a_no_back_may_be_told_at_once(world: World) -> None:
     assert claimed_of(await world.due()) == [new.message.id]
 
 
+async def test_who_says_no_by_an_address_may_be_told_by_another_at_once(world: World) -> None:
+    world.ruled("  caps: [{name: text, channel: sms, limit: 1, per: 7d}]")
+    await world.sent(world.new(category="newsletter", channels=SMS))
+    new = world.new(channels=(Channel.SMS, Channel.EMAIL))
+    await world.accept(new)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert waits.rule == "text"
+    await world.store.opt_out_address(PHONE, OptOut(), "stop", world.judge)
+    assert claimed_of(await world.due()) == [new.message.id]
+
+
 async def test_what_ends_without_having_had_a_place_wakes_nobody_who_waits_for_one(world: World) -> None:
     """A person with as many lines as messages would else cost the square of them."""
     world.ruled("  caps: [{name: one, limit: 1, per: 30d}]")

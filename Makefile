@@ -1,6 +1,9 @@
 # Two commands do everything on a fresh machine: make run, make test. `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Else each of the hundreds of processes that tests start would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test lint chart bench failover isolation memory soak faults end-to-end proofs simulation mutants
 help:
@@ -20,22 +23,20 @@ help:
 	@echo "make soak        an hour of load and faults, MINUTES=… for another time: grows, leaks, loses, doubles nothing"
 
 setup: .venv/ready
-.venv/ready: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Decorum needs Python 3.11 or later; name one with PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast]'
+
+.venv/ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[fast]'
 	@touch $@
 
-.venv/ready-for-tests: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,test]'
-	@touch $@
-
-.venv/ready-for-bench: .venv/ready-for-tests
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,test,bench]'
-	@touch $@
+.venv/ready-for-tests: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[fast,test]'
+	@touch .venv/ready $@
 
 .venv/ready-for-mutants: .venv/ready-for-tests
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,test,mutants]'
+	$(INSTALL) --editable '.[fast,test,mutants]'
 	@touch $@
 
 run: setup
@@ -46,7 +47,7 @@ lint: .venv/ready-for-tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: lint .venv/ready-for-bench
+test: lint
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server prometheus chromium
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-seed 1
 
@@ -63,11 +64,11 @@ faults: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
 	$(BIN)/python -m tests.faults $(ROWS)
 
-bench: .venv/ready-for-bench
+bench: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql redis-server
 	$(BIN)/python -m tests.benchmarks
 
-failover isolation memory: .venv/ready-for-bench
+failover isolation memory: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
 	$(BIN)/python -m tests.benchmarks $@
 

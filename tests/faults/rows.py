@@ -40,7 +40,7 @@ class Row:
 ROWS = {
     row.id: row
     for row in (
-        Row("F1", "kill -9 of the gateway at each named point", 62, 1_060, 600, 3000, alone=True),
+        Row("F1", "kill -9 of the gateway at each named point", 31, 1_060, 600, 3000, alone=True),
         Row("F2", "kill -9 of the gateway at random moments", 2, 200),
         Row("F3", "kill -9 of RabbitMQ", 1, 20),
         Row("F4", "RabbitMQ frozen", 1, 5),
@@ -49,7 +49,7 @@ ROWS = {
         Row("F7", "kill -9 of PostgreSQL", 1, 20),
         Row("F8", "PostgreSQL frozen", 1, 5),
         Row("F11", "SQLite: kill -9 in a commit, disk full, locked", 1, 100),
-        Row("F12", "a vendor that misbehaves in 16 ways", 50, 500),
+        Row("F12", "a vendor that misbehaves in 16 ways", 25, 500),
         Row("F13", "receipts and events twice, reversed, early, forged", 500, 10_000),
         Row("F14", "SIGTERM under load", 3, 50),
         Row("F15", "a worker frozen past its lease wakes up", 4, 50),

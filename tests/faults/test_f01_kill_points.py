@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 WRITTEN, TAKEN = "provider.written", "provider.taken"
 """Points outside of the gateway: the vendor has the request and does not take it; has taken it and does not answer."""
+Store = Literal["sqlite", "postgresql"]
 POINTS = (*killpoints.POINTS, WRITTEN, TAKEN)
 IN_DOUBT = (
     *("claim.after_commit", "provider.before_write", WRITTEN, TAKEN, "provider.answered", "settle.before_commit"),
 )
 CATEGORIES = ("repeat", "leave", "keyed")
 """What may be repeated comes first, since it waits longest."""
+STORES: tuple[Store, ...] = ("sqlite", "postgresql")
 AT_ONCE = 4
 """Gateways that are being killed …"""
 ALIVE = 16
@@ -56,7 +58,7 @@ class Kill:
 
     category: str
     point: str
-    store: Literal["sqlite", "postgresql"]
+    store: Store
     number: int
 
     @property
@@ -80,14 +82,16 @@ def kills(count: int) -> list[Kill]:
     """So many, each point with each category on each store as often as any other.
 
     Where there are too few for that, the points between which the message is in the vendor's hands have all categories,
-    and the others one each. Receipts are for text messages alone.
+    and the others one each; the stores take turns. Receipts are for text messages alone.
     """
-    every = [Kill(*found, 0) for found in product(CATEGORIES, POINTS, ("sqlite", "postgresql"))]
+    every = [Kill(*found, 0) for found in product(CATEGORIES, POINTS, STORES)]
     every = [kill for kill in every if not kill.by_receipt or kill.category == "leave"]
 
-    def spare(kill: Kill) -> bool:
-        usual = "leave" if kill.by_receipt else CATEGORIES[POINTS.index(kill.point) % len(CATEGORIES)]
-        return kill.point not in IN_DOUBT and kill.category != usual
+    def spare(kill: Kill) -> tuple[bool, bool]:
+        point, category = POINTS.index(kill.point), CATEGORIES.index(kill.category)
+        usual = CATEGORIES.index("leave") if kill.by_receipt else point % len(CATEGORIES)
+        turn = (point + category) % len(STORES)
+        return kill.point not in IN_DOUBT and category != usual, STORES.index(kill.store) != turn
 
     every.sort(key=spare)
     chosen = [replace(every[number % len(every)], number=number) for number in range(count)]

@@ -128,7 +128,7 @@ async def night_of(url: str, number: int) -> Night:
 
 
 IN_PROPORTION = [
-    pytest.param((1_000, 2_000), id="short", marks=pytest.mark.timeout(180)),
+    pytest.param((1_000, 1_500), id="short", marks=pytest.mark.timeout(180)),
     pytest.param((1_000, 10_000), id="long", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
 ]
 

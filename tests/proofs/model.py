@@ -208,7 +208,10 @@ class Model:
         )
 
     def usable(self, asked: Asked, at: datetime, *, sure: bool) -> list[tuple[str, str]]:
-        """By which addresses it may go, those to be tried first first; ``sure``: the doubtful ones too."""
+        """By which addresses it may go, those to be tried first first.
+
+        ``sure``: with the doubtful ones, which hide those that come behind them.
+        """
         bad = self.bad if sure else self.bad | self.doubtful
         tried = [a for a in self.attempts.values() if a.message is asked]
         unsure = [(a.channel, a.value) for a in tried if a.state == "unknown"]
@@ -243,7 +246,7 @@ class Model:
             return "nobody's address"
         if self.refused(asked, channel, value):
             return "the person said no"
-        if (channel, value) not in self.usable(asked, at, sure=True):
+        if not any((channel, value) in self.usable(asked, at, sure=sure) for sure in (True, False)):
             return "an address that must not be used"
         if rule := self.untimely(asked, channel, value, at):
             return f"not at this hour: {rule}"
@@ -270,10 +273,13 @@ class Model:
         return any(self.too_much(asked, channel, instant, soon=False) for instant in instants)
 
     def could_go(self, asked: Asked, at: datetime) -> bool:
-        """Whether nothing keeps it from going at an instant, as far as is known."""
+        """Whether nothing keeps it from going at an instant, with and without the addresses that are doubtful."""
+        return all(self._could_go(asked, at, sure=sure) for sure in (False, True))
+
+    def _could_go(self, asked: Asked, at: datetime, *, sure: bool) -> bool:
         if not asked.starts <= at < asked.expires:
             return False
-        for channel, value in self.usable(asked, at, sure=False):
+        for channel, value in self.usable(asked, at, sure=sure):
             if self.untimely(asked, channel, value, at):
                 return False
             if not self.too_much(asked, channel, at, soon=False):

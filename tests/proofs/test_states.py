@@ -55,6 +55,8 @@ GRACE = timedelta(seconds=10)
 SECOND = timedelta(seconds=1)
 A_MOMENT = timedelta(seconds=2)
 """Within which a message asks again that let another go first."""
+LAST = timedelta(minutes=1)
+"""Before its expiry, in which a message waits for none that only waits itself."""
 LONGEST_RETRY = timedelta(minutes=23)
 LONGEST_WAIT = timedelta(hours=1)
 """For news of what may have been sent."""
@@ -423,8 +425,13 @@ class Courtesy(RuleBasedStateMachine):
                 pass
 
     def in_its_turn(self, asked: Asked) -> None:
-        """A message goes only if no better one of its line is waiting."""
-        for other in self.model.waiting - self.over:
+        """A message goes only if no better one of its line is waiting; in its last minute it waits for none that sleeps."""
+        asleep: set[str] = set()
+        if asked.expires <= self.now + LAST:
+            now = microseconds(self.now)
+            (rows,) = self.arena.ask(f"select message from due where due_at > {now} and lease_until <= {now}")
+            asleep = {message for (message,) in rows}
+        for other in self.model.waiting - self.over - asleep:
             better = self.model.messages[other]
             alike = self.model.like(better, asked) and not self.model.apart(better) and not self.model.apart(asked)
             if alike and better.starts <= self.now and not self.model.collapses(asked):

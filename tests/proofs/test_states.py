@@ -425,7 +425,7 @@ class Courtesy(RuleBasedStateMachine):
                 pass
 
     def in_its_turn(self, asked: Asked) -> None:
-        """A message goes only if no better one of its line is waiting; in its last minute it waits for none that sleeps."""
+        """A message goes only if no better one of its line waits; in its last minute those that sleep do not count."""
         asleep: set[str] = set()
         if asked.expires <= self.now + LAST:
             now = microseconds(self.now)

@@ -259,7 +259,7 @@ class Writes:
         )
         yield Run("insert into links (code, attempt, link) values ($1, $2, $3)", self._links)
         yield Run(CONTACT, self._contacts)
-        yield Run("update contacts set ended_at = $2 where attempt = $1", self._extended)
+        yield Run("update contacts set ended_at = $2 where attempt = $1 and ended_at < $2", self._extended)
         yield Run(
             "update attempts set state = $2, ended_at = $3, reference = $4, error = $5"
             " where id = $1 and state in ('intent', 'unknown')",

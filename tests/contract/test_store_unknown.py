@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.decide import Deferred, Ended
-from gateway.message import AttemptState, MessageState
+from gateway.message import AttemptState, MessageState, OptOut
 from gateway.outcome import Outcome
 from gateway.store import Claimed, Lost
 from gateway.unknown import Recourse
@@ -78,6 +78,21 @@ async def test_a_repeat_by_the_key_takes_no_second_place_and_settles_both(keyed:
     assert await tried(keyed, new) == ["accepted", "accepted"]
     assert [contact.ended for contact in await keyed.contacts()] == [keyed.now]
     assert (await keyed.store.ages()).unknown == 0
+
+
+async def test_a_clock_that_is_set_back_ends_no_contact_before_it_has_ended(keyed: World) -> None:
+    new = keyed.new(channels=BY_SMS)
+    await keyed.accept(new)
+    before, keyed.now = keyed.now, keyed.now + timedelta(minutes=3)
+    (first,) = await keyed.due()
+    await keyed.settle(first, LOST)
+    (held,) = await keyed.contacts()
+    keyed.now = before
+    await keyed.store.opt_out("ann", OptOut(category="nudge"), "api", keyed.judge)  # which has all decided anew
+    (second,) = await keyed.due()
+    assert isinstance(second, Claimed)
+    assert second.attempt.deadline < held.ended
+    assert await keyed.contacts() == [held]
 
 
 @pytest.mark.parametrize("status", [ReceiptStatus.DELIVERED, ReceiptStatus.ACCEPTED, ReceiptStatus.UNDELIVERED])

@@ -8,6 +8,7 @@ from gateway.message import OptOut
 from gateway.store import rows
 from gateway.store.engine import Fetch, Now, Operation, Run
 from gateway.store.known import lock
+from gateway.store.line import WAKE
 from gateway.store.upkeep import opt_out
 from gateway.store.writes import SUPPRESS
 from providers import Channel
@@ -58,6 +59,7 @@ def complain(attempt: str, judge: Judge) -> Operation[tuple[str | None, list[Not
     yield from lock([person])
     now: int = yield Now()
     yield Run(SUPPRESS, [(address, Channel.EMAIL, COMPLAINT, now)])
+    yield Run(WAKE, [(person, now)])
     category = judge.policy.categories.get(name)
     if category and not category.unsubscribe:
         return person, []

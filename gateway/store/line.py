@@ -33,8 +33,10 @@ YIELD = 1_000_000
 them may only be waiting for the same one."""
 NOW = "case when starts_at > {0} then starts_at else {0} end"
 """When to decide what is woken: at once, but where the clock has been set back not before it may be sent at all."""
-WAKE = f"update due set due_at = {NOW.format('$2')} where person = $1 and held <> {BEHIND} and due_at > $2"
-"""Let a person's messages be decided anew, since what is known of them has changed; the first of each line will do."""
+WAKE = f"update due set due_at = {NOW.format('$2')} where person = $1 and held <> {BEHIND} and due_at > $2 + {YIELD}"
+"""Let a person's messages be decided anew, since what is known of them has changed; the first of each line will do.
+
+Not those that ask again in a moment anyway: where each of many lines loses an address, that would cost their square."""
 
 
 def rank(message: Message) -> tuple[int, datetime, str]:

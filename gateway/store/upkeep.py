@@ -122,7 +122,10 @@ def _amend(attempt: Attempt, state: AttemptState, news: Receipt, now: int) -> Op
 
 
 def _suppress(message: Message, profile: str, attempt: Attempt, reason: str, now: int) -> Operation[None]:
-    """Never use the attempt's address again. It is looked for where the message found it, for attempts keep none."""
+    """Never use the attempt's address again; what else waits to go there may go elsewhere.
+
+    It is looked for where the message found it, for attempts keep none.
+    """
     person = Person(message.person, rows.profile(profile))
     yield Run(
         SUPPRESS,
@@ -132,6 +135,7 @@ def _suppress(message: Message, profile: str, attempt: Attempt, reason: str, now
             if fingerprint(address.value) == attempt.address
         ],
     )
+    yield Run(WAKE, [(message.person, now)])
 
 
 _GAVE_BACK = (AttemptState.NOT_SENT, AttemptState.REJECTED, AttemptState.UNREACHABLE, AttemptState.UNDELIVERED)

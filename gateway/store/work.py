@@ -274,7 +274,7 @@ def _recorded(settlement: Settlement, place: Place | None, taken_for: AttemptSta
     message, attempt, address = claimed.lease.message, claimed.attempt, claimed.step.address
     writes.outcome(message, attempt, outcome)
     if outcome.state is AttemptState.UNREACHABLE:
-        writes.suppress(address.channel, address.value, outcome.error or "")
+        writes.suppress(message, address.channel, address.value, outcome.error or "")
     if taken_for and outcome.state is not AttemptState.UNKNOWN:
         writes.late(attempt)
     if outcome.state is not AttemptState.ACCEPTED or not (place or taken_for is AttemptState.UNKNOWN):

@@ -19,7 +19,7 @@ from gateway.render import code, targets, trackable, tracking_url
 from gateway.rulings import why_json
 from gateway.store.engine import Operation, Run
 from gateway.store.leases import Claimed
-from gateway.store.line import LAST, YIELD, move_up
+from gateway.store.line import LAST, WAKE, YIELD, move_up
 from gateway.store.schema import BEHIND, PLACE, RULED
 from gateway.unknown import FIRST_LOOK, unsure
 from providers import Channel
@@ -81,6 +81,7 @@ class Writes:
         self._cleared: list[tuple[Any, ...]] = []
         self._woken: list[tuple[Any, ...]] = []
         self._suppressions: list[tuple[Any, ...]] = []
+        self._unreached: set[str] = set()
         self._started: list[tuple[Any, ...]] = []
         self._waiting: list[tuple[Any, ...]] = []
         self._set_apart: list[tuple[Any, ...]] = []
@@ -117,9 +118,10 @@ class Writes:
         self._cleared.append((attempt.message, attempt.id))
         self._woken.append((attempt.message, self.us))
 
-    def suppress(self, channel: Channel, address: str, reason: str) -> None:
-        """An address must not be used any more."""
+    def suppress(self, message: Message, channel: Channel, address: str, reason: str) -> None:
+        """An address must not be used any more; what else waits to go there may go elsewhere."""
         self._suppressions.append((fingerprint(address), channel, reason, self.us))
+        self._unreached.add(message.person)
 
     def behind(self, message: Message, behind: Behind) -> Behind:
         """A message lets another go first."""
@@ -283,6 +285,7 @@ class Writes:
         )
         yield Run(PUBLISH, self._events)
         yield Run("update due set lease_until = $2, attempts = $3 where message = $1", self._started)
+        yield Run(WAKE, [(person, self.us) for person in sorted(self._unreached)])
         yield Run(
             "update due set due_at = $2, held = $3, tries = tries + $4, said = $5, policy = $6, lease_until = 0"
             " where message = $1",

@@ -390,6 +390,41 @@ async def test_who_says_no_by_an_address_may_be_told_by_another_at_once(world: W
     assert claimed_of(await world.due()) == [new.message.id]
 
 
+async def unreached(world: World, claimed: Claimed) -> None:
+    await world.settle(claimed, outcome(AttemptState.UNREACHABLE))
+
+
+async def reported(world: World, claimed: Claimed) -> None:
+    await world.settle(claimed, ACCEPTED)
+    assert await world.store.receipt([receipt(claimed, ReceiptStatus.UNREACHABLE)], world.judge) == [True]
+
+
+@pytest.mark.parametrize("found_out", [unreached, reported])
+async def test_whose_address_must_not_be_used_any_more_may_be_told_by_another_at_once(
+    world: World, found_out: Callable[[World, Claimed], Awaitable[None]]
+) -> None:
+    world.ruled("  quiet_hours: [{name: night, channel: sms, from: '00:00', to: '18:00'}]")
+    new = world.new(channels=(Channel.SMS, Channel.EMAIL))
+    await world.accept(new)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    code = await world.claimed(world.new(category="code", channels=SMS))
+    await found_out(world, code)
+    assert claimed_of(await world.due()) == [new.message.id]
+
+
+async def test_who_complains_of_mail_may_be_told_by_another_channel_at_once(world: World) -> None:
+    world.ruled("  quiet_hours: [{name: night, channel: email, from: '00:00', to: '18:00'}]")
+    code = await world.claimed(world.new(category="code", channels=EMAIL))
+    await world.settle(code, ACCEPTED)
+    new = world.new(channels=(Channel.EMAIL, Channel.SMS))
+    await world.accept(new)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert await world.store.complain(code.attempt.id, world.judge) == "ann"
+    assert claimed_of(await world.due()) == [new.message.id]
+
+
 async def test_what_ends_without_having_had_a_place_wakes_nobody_who_waits_for_one(world: World) -> None:
     """A person with as many lines as messages would else cost the square of them."""
     world.ruled("  caps: [{name: one, limit: 1, per: 30d}]")

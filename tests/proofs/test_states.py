@@ -42,7 +42,7 @@ from tests.proofs.house_rules import CATEGORIES, PRIORITIES, HouseRules, house_r
 from tests.proofs.model import LISTENED, SPAN, Asked, Known, Model, Tried, changes, deadline_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Container, Coroutine, Iterator
 
     from gateway.outcome import Outcome
     from gateway.store import Lease, Next
@@ -206,7 +206,8 @@ class Courtesy(RuleBasedStateMachine):
         self.waits: dict[str, datetime] = {}
         """For what is no rule's business."""
         self.unaware: set[str] = set()
-        """What waited when an address said no, whose it is nobody knew; it goes on waiting for what it waited for."""
+        """What waited when an address was not to be used any more, of which nobody knew whose it is as well; it goes on
+        waiting for what it waited for."""
         self.over: set[str] = set()
         """Said to have ended."""
         self.states: dict[str, str] = {}
@@ -504,6 +505,7 @@ class Courtesy(RuleBasedStateMachine):
         for claimed, name in settled:
             if OUTCOMES[name].state == "unreachable":
                 self.model.bad.add((str(claimed.step.address.channel), claimed.step.address.value))
+                self.overheard(claimed.step.address.value, [self.model.messages[claimed.attempt.message].person])
         for (claimed, _), answer in zip(settled, answers, strict=True):
             self.answered(self.model.messages[claimed.attempt.message], answer, None)
 
@@ -524,6 +526,8 @@ class Courtesy(RuleBasedStateMachine):
         before = tried.state
         heard = Receipt(tried.id, ReceiptStatus(news), "ref", news)
         changed = self.model.hear(tried.id, news, self.now)
+        if news == "unreachable":
+            self.overheard(tried.value, [tried.message.person])
         assert self.arena.do(self.arena.store.receipt([heard], self.judge)) == [changed]
         if not changed:
             if news == "unreachable":
@@ -561,7 +565,14 @@ class Courtesy(RuleBasedStateMachine):
         self.arena.do(self.arena.store.opt_out_address(address, optout, "stop", self.judge))
         self.model.noes.setdefault(("", address), {})[said] = "stop"
         contacted = {a.message.person for a in self.model.attempts.values() if a.value == address and self.lately(a)}
-        self.unaware |= {id_ for id_ in self.model.waiting if self.model.messages[id_].person not in contacted}
+        self.overheard(address, contacted)
+
+    def overheard(self, address: str, known: Container[str]) -> None:
+        """An address is not to be used any more, and of all who have it only these are known."""
+        for id_ in self.model.waiting:
+            asked = self.model.messages[id_]
+            if asked.person not in known and any(address in self.model.addresses(asked, c) for c in asked.channels):
+                self.unaware.add(id_)
 
     def lately(self, tried: Tried) -> bool:
         """Whether an attempt is recent enough to tell whose an address is."""

@@ -16,7 +16,7 @@ from tests.benchmarks.spread import counts, percentile
 from tests.soak import faults
 from tests.soak.account import Account, settle
 from tests.soak.run import Plan, Soak, tell
-from tests.soak.watch import CACHES, FLAT, Sample, Watched, slope_of
+from tests.soak.watch import CACHES, FLAT, PER_FAULT, Sample, Watched, slope_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +116,13 @@ def test_one_leap_of_memory_is_no_growth() -> None:
     samples = [Sample(at, 100 if at < 3000 else 104, 10, 10, 1) for at in range(0, 3600, 10)]
     assert slope_of(samples) == 0
     assert watched(*samples).faults() == []
+
+
+@pytest.mark.parametrize(("each", "found"), [(PER_FAULT, 0), (1.0, 1)])
+def test_what_faults_leave_is_no_slope_but_it_has_its_limit(each: float, found: int) -> None:
+    samples = [Sample(at, 100 + each * (at // 200), 10, 10, 1, broken=at // 200) for at in range(0, 3600, 10)]
+    assert slope_of(samples) == 0
+    assert len(watched(*samples).faults()) == found
 
 
 @pytest.mark.parametrize("what", ["fds", "tasks"])

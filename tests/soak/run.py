@@ -84,6 +84,7 @@ class Soak:
         self._talk = talk
         self._random = Random(plan.seed)
         self._happened: Counter[str] = Counter()
+        self._broken = 0
         self._scenes: dict[str, Scene] = {}
         self._stores: dict[str, str] = {}
 
@@ -140,7 +141,7 @@ class Soak:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session:
                 while True:
                     for one in watched:
-                        await one.look(session)
+                        await one.look(session, self._broken)
                     await asyncio.sleep(self._plan.look)
 
     async def _fail(self, victims: faults.Victims, ending: asyncio.Event) -> None:
@@ -152,6 +153,7 @@ class Soak:
                     await ending.wait()
                     return
             left = left or self._random.sample(range(len(self._plan.faults)), len(self._plan.faults))
+            self._broken += 1
             told = await self._plan.faults[left.pop()](victims, self._random)
             self._talk.print(f"{time.strftime('%H:%M:%S')} {told}")
             self._happened[told] += 1
@@ -186,7 +188,7 @@ class Soak:
 def tell(report: Report, console: Console) -> None:
     """As tables; the last line says whether all has held."""
     grown = Table(title="Gateways that are never killed, after the first third", title_justify="left")
-    for heading in ("store", "minutes", "RSS MB", "MB/h", "fds", "tasks", "log MB, most"):
+    for heading in ("store", "minutes", "RSS MB", "MB/h between faults", "fds", "tasks", "log MB, most"):
         grown.add_column(heading, justify="left" if heading == "store" else "right")
     for one in report.watched:
         if some := one.settled():

@@ -21,7 +21,11 @@ _MEGABYTE = 1 << 20
 FIRST_PART = 1 / 3
 """Of the time: what is held grows until every kind of work has been done once."""
 SLOPE = 1.0
-"""MB an hour, at most."""
+"""MB an hour while nothing is broken, at most."""
+BURST = 4.0
+"""MB that what piles up while something is broken may leave: an allocator keeps what its largest burst took."""
+PER_FAULT = 0.25
+"""MB that each fault may leave besides."""
 TELLING = 1200.0
 """Seconds of watching without which a slope says nothing."""
 CACHES = 128.0
@@ -47,6 +51,8 @@ class Sample:
     tasks: int
     wal: float
     """MB, of SQLite's log."""
+    broken: int = 0
+    """Faults that had begun."""
 
 
 @dataclass
@@ -61,8 +67,8 @@ class Watched:
     until: float = 0.0
     """When nobody looked any more."""
 
-    async def look(self, session: aiohttp.ClientSession) -> None:
-        """Note what it holds now; nothing where it does not say."""
+    async def look(self, session: aiohttp.ClientSession, broken: int) -> None:
+        """Note what it holds now, after so many faults; nothing where it does not say."""
         assert self.gateway.child
         process = psutil.Process(self.gateway.child.pid)
         try:
@@ -75,7 +81,7 @@ class Watched:
         if self.database and (log := self.database.with_name(f"{self.database.name}-wal")).exists():
             wal = log.stat().st_size / _MEGABYTE
         rss = process.memory_info().rss / _MEGABYTE
-        self.samples.append(Sample(time.monotonic(), rss, process.num_fds(), int(tasks), wal))
+        self.samples.append(Sample(time.monotonic(), rss, process.num_fds(), int(tasks), wal, broken))
 
     def settled(self) -> Sequence[Sample]:
         """Those after the first part."""
@@ -97,8 +103,12 @@ class Watched:
             first, most = self.samples[0].rss, max(sample.rss for sample in self.samples)
             if most > first + CACHES + BESIDE:
                 found.append(f"{self.name}: resident memory has grown from {first:.0f} to {most:.0f} MB")
-        elif some[-1].at - some[0].at >= TELLING and (slope := slope_of(some)) >= SLOPE:
-            found.append(f"{self.name}: resident memory grows by {slope:.2f} MB an hour, at most {SLOPE:g} may")
+        elif some[-1].at - some[0].at >= TELLING:
+            if (slope := slope_of(some)) >= SLOPE:
+                found.append(f"{self.name}: resident memory grows by {slope:.2f} MB an hour, at most {SLOPE:g} may")
+            (before, after), broken = ends(some, "rss"), some[-1].broken - some[0].broken
+            if after - before > BURST + PER_FAULT * broken:
+                found.append(f"{self.name}: {broken} faults left {after - before:.1f} MB of resident memory")
         for what in ("fds", "tasks"):
             before, after = ends(some, what)
             if after > before + FLAT:
@@ -109,9 +119,12 @@ class Watched:
 
 
 def slope_of(samples: Sequence[Sample]) -> float:
-    """MB an hour: the median of the slopes between all pairs (Theil and Sen), which a single leap does not move."""
+    """MB an hour: the median of the slopes between all pairs (Theil and Sen), which a leap does not move.
+
+    Of pairs between the same two faults: what a fault leaves is no slope.
+    """
     some = samples[:: max(len(samples) // 200, 1)]
-    pairs = ((one, two) for one, two in combinations(some, 2) if two.at > one.at)
+    pairs = ((one, two) for one, two in combinations(some, 2) if two.at > one.at and two.broken == one.broken)
     slopes = [(two.rss - one.rss) / (two.at - one.at) * 3600 for one, two in pairs]
     return statistics.median(slopes) if slopes else 0.0
 

@@ -235,7 +235,10 @@ class _Connection(asyncio.Protocol):
             if self._answer is answer:  # we are cancelled, and what comes now is nobody's
                 self.end("cancelled")
         if isinstance(outcome, ProviderError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del answer, outcome  # which have this frame, which has them, and with it a megabyte that was read
         return outcome
 
     def end(self, word: str) -> None:

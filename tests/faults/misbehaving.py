@@ -27,7 +27,7 @@ import trustme
 
 SLOW = 30.0
 """Seconds that the slow way takes to answer."""
-PAUSE = 5
+PAUSE = 2
 """Seconds that the throttling ways ask for, once for each message."""
 TAKEN = b'{"data":{"id":"mv-1"}}'
 BOMB = gzip.compress(TAKEN[:-1] + b',"more":"' + b"0" * 100_000_000 + b'"}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import ssl
@@ -22,6 +23,7 @@ from yarl import URL
 from providers import Misconfigured, ProviderError, Unavailable, Unconfirmed, _wire
 from providers._http import Client
 from tests.contract.wire import reply
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -248,6 +250,24 @@ async def test_what_is_no_whole_answer_leaves_it_unconfirmed(raw: bytes, code: s
     one = await client()
     await becomes(Unconfirmed, code, one.call(vendor.url(), b"x", deadline=LATER))
     assert len(vendor.requests) == 1
+
+
+async def test_a_call_that_fails_keeps_nothing_of_what_was_read(
+    peer: Callable[..., Awaitable[Peer]], client: Callable[..., Awaitable[Client]]
+) -> None:
+    """The gateway seldom looks for cycles, and twenty calls that fail at once may hold a megabyte each."""
+    here, one = await peer(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1_000_001), await client()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with contextlib.suppress(Unconfirmed):
+                await one.call(here.url(), b"", deadline=LATER)
+        await wait_until(lambda: here.ended == 3)
+        held = [found for found in gc.get_objects() if type(found) is _wire._Connection]
+    finally:
+        gc.enable()
+    assert held == []
 
 
 async def test_a_connection_that_breaks_does_not_end_a_body(peer: Any, client: Any) -> None:

@@ -39,7 +39,7 @@ class Table:
             told = f"{id_:4} {ROWS[id_].what:48}"
             if id_ in self._run:
                 told += f" {tally.faults:7} {tally.messages:9} {tally.lost:5} {tally.doubled:8} {tally.repeated:9}"
-                told += f" {tally.unknown:8} {tally.recovery:7.1f} s"
+                told += f" {tally.unknown:8}" + (f" {tally.recovery:7.1f} s" if tally.recovery else "")
             else:
                 told += " not run"
             if tally.broken:

@@ -59,8 +59,8 @@ def complain(attempt: str, judge: Judge) -> Operation[tuple[str | None, list[Not
     yield from lock([person])
     now: int = yield Now()
     yield Run(SUPPRESS, [(address, Channel.EMAIL, COMPLAINT, now)])
-    yield Run(WAKE, [(person, now)])
     category = judge.policy.categories.get(name)
     if category and not category.unsubscribe:
+        yield Run(WAKE, [(person, now)])
         return person, []
     return person, (yield from opt_out(person, OptOut(category=name), COMPLAINT, judge, attempt)) or []

@@ -381,7 +381,7 @@ async def test_who_takes_a_no_back_may_be_told_at_once(world: World) -> None:
 async def test_who_says_no_by_an_address_may_be_told_by_another_at_once(world: World) -> None:
     world.ruled("  caps: [{name: text, channel: sms, limit: 1, per: 7d}]")
     await world.sent(world.new(category="newsletter", channels=SMS))
-    new = world.new(channels=(Channel.SMS, Channel.EMAIL))
+    new = world.new(channels=BOTH)
     await world.accept(new)
     (waits,) = await world.due()
     assert isinstance(waits, Deferred)
@@ -399,29 +399,24 @@ async def reported(world: World, claimed: Claimed) -> None:
     assert await world.store.receipt([receipt(claimed, ReceiptStatus.UNREACHABLE)], world.judge) == [True]
 
 
-@pytest.mark.parametrize("found_out", [unreached, reported])
+async def complained(world: World, claimed: Claimed) -> None:
+    await world.settle(claimed, ACCEPTED)
+    assert await world.store.complain(claimed.attempt.id, world.judge) == "ann"
+
+
+@pytest.mark.parametrize(
+    ("found_out", "channels"), [(unreached, BOTH), (reported, BOTH), (complained, (Channel.EMAIL, Channel.SMS))]
+)
 async def test_whose_address_must_not_be_used_any_more_may_be_told_by_another_at_once(
-    world: World, found_out: Callable[[World, Claimed], Awaitable[None]]
+    world: World, found_out: Callable[[World, Claimed], Awaitable[None]], channels: tuple[Channel, ...]
 ) -> None:
-    world.ruled("  quiet_hours: [{name: night, channel: sms, from: '00:00', to: '18:00'}]")
-    new = world.new(channels=(Channel.SMS, Channel.EMAIL))
+    world.ruled(f"  quiet_hours: [{{name: night, channel: {channels[0]}, from: '00:00', to: '18:00'}}]")
+    new = world.new(channels=channels)
     await world.accept(new)
     (waits,) = await world.due()
     assert isinstance(waits, Deferred)
-    code = await world.claimed(world.new(category="code", channels=SMS))
+    code = await world.claimed(world.new(category="code", channels=channels[:1]))
     await found_out(world, code)
-    assert claimed_of(await world.due()) == [new.message.id]
-
-
-async def test_who_complains_of_mail_may_be_told_by_another_channel_at_once(world: World) -> None:
-    world.ruled("  quiet_hours: [{name: night, channel: email, from: '00:00', to: '18:00'}]")
-    code = await world.claimed(world.new(category="code", channels=EMAIL))
-    await world.settle(code, ACCEPTED)
-    new = world.new(channels=(Channel.EMAIL, Channel.SMS))
-    await world.accept(new)
-    (waits,) = await world.due()
-    assert isinstance(waits, Deferred)
-    assert await world.store.complain(code.attempt.id, world.judge) == "ann"
     assert claimed_of(await world.due()) == [new.message.id]
 
 

@@ -89,9 +89,9 @@ def kills(count: int) -> list[Kill]:
 
     def spare(kill: Kill) -> tuple[bool, bool]:
         point, category = POINTS.index(kill.point), CATEGORIES.index(kill.category)
-        usual = CATEGORIES.index("leave") if kill.by_receipt else point % len(CATEGORIES)
-        turn = (point + category) % len(STORES)
-        return kill.point not in IN_DOUBT and category != usual, STORES.index(kill.store) != turn
+        usual = "leave" if kill.by_receipt else CATEGORIES[point % len(CATEGORIES)]
+        store = STORES[(point + category) % len(STORES)]
+        return kill.point not in IN_DOUBT and kill.category != usual, kill.store != store
 
     every.sort(key=spare)
     chosen = [replace(every[number % len(every)], number=number) for number in range(count)]

@@ -39,7 +39,7 @@ from gateway.unknown import Recourse
 from providers import Channel, Receipt, ReceiptStatus, Rejected, Throttled, Unavailable, Unconfirmed, Unreachable
 from tests.examples import examples
 from tests.proofs.house_rules import CATEGORIES, PRIORITIES, HouseRules, house_rules
-from tests.proofs.model import LISTENED, SPAN, Asked, Known, Model, Tried, changes, deadline_of
+from tests.proofs.model import LISTENED, SPAN, Asked, Known, Model, changes, deadline_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Coroutine, Iterator
@@ -564,8 +564,8 @@ class Courtesy(RuleBasedStateMachine):
         address = (known.phone, known.email)[by_address % 2] or PHONES[0]
         self.arena.do(self.arena.store.opt_out_address(address, optout, "stop", self.judge))
         self.model.noes.setdefault(("", address), {})[said] = "stop"
-        contacted = {a.message.person for a in self.model.attempts.values() if a.value == address and self.lately(a)}
-        self.overheard(address, contacted)
+        lately = [a for a in self.model.attempts.values() if a.begun > self.now - timedelta(days=90)]
+        self.overheard(address, {a.message.person for a in lately if a.value == address})
 
     def overheard(self, address: str, known: Container[str]) -> None:
         """An address is not to be used any more, and of all who have it only these are known."""
@@ -573,10 +573,6 @@ class Courtesy(RuleBasedStateMachine):
             asked = self.model.messages[id_]
             if asked.person not in known and any(address in self.model.addresses(asked, c) for c in asked.channels):
                 self.unaware.add(id_)
-
-    def lately(self, tried: Tried) -> bool:
-        """Whether an attempt is recent enough to tell whose an address is."""
-        return tried.begun > self.now - timedelta(days=90)
 
     @precondition(lambda self: any(self.model.noes.values()))
     @rule(which=pick)

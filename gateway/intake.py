@@ -13,9 +13,10 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config.faults import keys_at, nearest
+from gateway.fields import Name
 from gateway.ids import new_id
 from gateway.lines import line_of
-from gateway.message import Message, MessageState, Name, Priority, Profile, SendRequest, canonical_hash
+from gateway.message import Message, MessageState, Priority, Profile, SendRequest, canonical_hash
 from gateway.store import NewMessage, ParkedInput
 from gateway.store.engine import TURN
 

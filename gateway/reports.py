@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from gateway.acts import Deed, too_far_ahead
+from gateway.fields import Instant, Name, Source
 from gateway.intake import Fault, Malformed, Overloaded, Unreadable, decoded, faults_of, id_of, utc_now
-from gateway.message import Instant, Name, Source
 from gateway.store import ParkedInput
 from providers import Act, Agent
 

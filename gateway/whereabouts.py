@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from phonenumbers import region_code_for_number
 from phonenumbers.timezone import UNKNOWN_TIMEZONE, time_zones_for_number
 
-from gateway.message import number_of
+from gateway.fields import number_of
 from providers import Channel
 from ratelimit import zone, zone_names
 

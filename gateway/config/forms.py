@@ -24,7 +24,8 @@ from yarl import URL
 from gateway.config import values
 from gateway.config.values import Endpoint, Network, Step
 from gateway.config.words import Count, Flag, Length, Share, Some, Text, Word, Wording, listed
-from gateway.message import MessageState, Name, Source
+from gateway.fields import Name, Source
+from gateway.message import MessageState
 from gateway.webhooks.addresses import outside
 from gateway.webhooks.standard import secret
 from gateway.webhooks.topics import pattern

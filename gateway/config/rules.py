@@ -36,7 +36,8 @@ from gateway.config.words import (
     days_of,
     listed,
 )
-from gateway.message import Channels, OnUnknown, Priority, WhenCapped
+from gateway.fields import Channels
+from gateway.message import OnUnknown, Priority, WhenCapped
 from providers import Channel
 from ratelimit import Scope
 

@@ -9,9 +9,10 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.explain import described, explanation
+from gateway.fields import Name, Source
 from gateway.ids import ID
 from gateway.intake import Accepted, Conflict, Fault, Malformed
-from gateway.message import MessageState, Name, Source
+from gateway.message import MessageState
 from gateway.web.answers import answer_json, errors
 from gateway.web.batches import Door, malformed, nothing_accepted
 from gateway.web.bodies import Body, Limits, Room

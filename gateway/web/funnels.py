@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Typ
 
 from gateway.config.faults import nearest
 from gateway.config.words import Length
+from gateway.fields import Name
 from gateway.intake import Fault, faults_of, utc_now
-from gateway.message import Name
 from gateway.report import By, Column, Counting, Question, TooMany, described, page, security
 from gateway.store import Wanted
 from gateway.web.answers import answer_json, errors

@@ -20,19 +20,10 @@ from pydantic import (
 )
 
 from gateway.explain import answered
+from gateway.fields import EmailAddress, Name, Phone, Zone
 from gateway.forecast import eligibility
 from gateway.intake import Fault, faults_of, utc_now
-from gateway.message import (
-    UNSUBSCRIBABLE,
-    EmailAddress,
-    Message,
-    Name,
-    OptOut,
-    Phone,
-    Priority,
-    Profile,
-    Zone,
-)
+from gateway.message import UNSUBSCRIBABLE, Message, OptOut, Priority, Profile
 from gateway.web.answers import JSON, answer_json, errors
 from gateway.web.bodies import decoded
 from gateway.web.problems import Problem

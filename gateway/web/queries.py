@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator
 
 from gateway.config.faults import nearest
+from gateway.fields import Instant
 from gateway.intake import Fault
-from gateway.message import Instant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.message import Phone
+from gateway.fields import Phone
 from gateway.store import StoreUnavailable
 from gateway.web.people import run_out
 from providers import Wish

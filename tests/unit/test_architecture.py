@@ -39,8 +39,6 @@ THROUGH = {
     "crawleruseragents": "crawler_user_agents",
 }
 """What is imported though not asked for by its name, because it is part of the face of something that is."""
-KNOWN_LONG = {"gateway.message": 560}
-"""One long list of words; the bound keeps it from growing further."""
 
 OUTSIDE = {
     # I/O
@@ -57,6 +55,7 @@ DECIDING = {
     "gateway.acts",
     "gateway.agents",
     "gateway.decide",
+    "gateway.fields",
     "gateway.forecast",
     "gateway.health",
     "gateway.lines",
@@ -200,7 +199,7 @@ def test_no_module_imports_in_a_circle(module: str) -> None:
 @every
 def test_no_module_is_too_long_to_be_read(module: str) -> None:
     lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
-    assert lines <= KNOWN_LONG.get(module, LONGEST)
+    assert lines <= LONGEST
 
 
 @every

@@ -60,9 +60,8 @@ class Publisher:
         self._seconds = seconds
         self._patience = confirmed
         self._link = Link(url, "decorum publisher", self._session, pause, seconds)
-        self._channel: aiormq.Channel | None = None
-        self._closing: asyncio.Future[Any] | None = None
-        """Of that channel. aiormq makes another each time that it is asked, and keeps all of them until the end."""
+        self._channel: tuple[aiormq.Channel, asyncio.Future[Any]] | None = None
+        """And its end. aiormq makes another future of that each time that it is asked, and keeps them all."""
         self._broken = asyncio.Event()
 
     @property
@@ -114,9 +113,9 @@ class Publisher:
         )
 
     def _open(self) -> tuple[aiormq.Channel, asyncio.Future[Any]]:
-        if self._channel is None or self._closing is None:
+        if self._channel is None:
             raise BrokerUnavailable(self.status)
-        return self._channel, self._closing
+        return self._channel
 
     async def _confirmed(self, calls: Sequence[Awaitable[object]]) -> None:
         try:
@@ -167,11 +166,11 @@ class Publisher:
         closing = under.closing
         closing.add_done_callback(lambda _: self._broken.set())
         try:
-            self._channel, self._closing = under, closing
+            self._channel = under, closing
             self._link.succeed()
             await self._broken.wait()
         finally:
-            self._channel = self._closing = None
+            self._channel = None
         raise Lost(reason_of(closing))
 
 

@@ -59,7 +59,7 @@ end-to-end: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
 	$(BIN)/pytest tests/end_to_end -m full --timeout 1800
 
-# Takes an hour and a few minutes. ROWS="F1 F3" picks; ROWS=--short is what make test runs.
+# Takes about an hour. ROWS="F1 F3" picks; ROWS=--short is what make test runs.
 faults: .venv/ready-for-tests
 	@sh tests/install-servers rabbitmq-server amqp-tools postgresql
 	$(BIN)/python -m tests.faults $(ROWS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import signal
 import sys
@@ -39,6 +40,8 @@ async def main(options: argparse.Namespace) -> int:
     """The exit status."""
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that nothing is left behind
+    for client in ("aio_pika", "aiormq"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)  # the broker is killed on purpose
     seed = SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     plan = Plan(options.minutes * 60, seed, options.rate, options.every)
     folder = Path(tempfile.mkdtemp(prefix="decorum-soak-"))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PACE: Final = "pace"
 """The rule of one that waits for its turn at a provider that has a pace."""
 _BUSY_WAIT: Final = timedelta(seconds=1)
+_THROTTLED_WAIT: Final = timedelta(minutes=15)
+"""For no longer at a time does a message wait for vendors that want to be left alone: a route may get another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def eligible(
     """
     free = [name for name in usable if health.paused.get(name, now) <= now]
     if not free:
-        return Wait(min(health.paused[name] for name in usable), "throttled")
+        soonest = min(health.paused[name] for name in usable)
+        return Wait(min(soonest, now + _THROTTLED_WAIT), "throttled")
     sound = [name for name in free if _may_be_asked((channel, name), health, message)] if health.failing else free
     ready = [name for name in sound or free if critical or name not in health.full]
     if not ready:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import orjson
 import structlog
@@ -42,10 +42,22 @@ _AT_LEAST: Final = timedelta(seconds=5)
 """A worker that has nothing new to say says so as often as this."""
 HEEDED: Final = timedelta(seconds=15)
 """A worker that has not been heard of for so long is gone."""
+_ALIKE: Final = timedelta(seconds=1)
+"""Pauses that end within so long of each other may be one, late by its way."""
+_LONG: Final = timedelta(minutes=1)
+"""Pauses that are longer, or grow by more, are told people of."""
 _SLEPT: Final = timedelta(seconds=2)
 """Without a look at the calls under way for so long, this process or its machine stood still."""
 _AT_MOST: Final = 0.2
 """Seconds until news is told, so that what comes thick is told together."""
+
+
+class _Pause(NamedTuple):
+    """A vendor said to leave it alone until then."""
+
+    until: datetime
+    mark: str
+    """Of the worker that was told so, the same in all that have heard of it."""
 
 
 @dataclass(slots=True)
@@ -78,9 +90,8 @@ class ProviderHealth:
         self._looked: datetime | None = None
         self._awake: datetime | None = None
         """Since when this process has looked at them without a break."""
-        self._paused: dict[str, datetime] = {}
-        self._paused_elsewhere: dict[str, datetime] = {}
-        """Kept apart, and not told on: what goes round would grow with every delay on its way."""
+        self._paused: dict[str, _Pause] = {}
+        self._pauses = 0
         self._under_way = dict.fromkeys(concurrency, 0)
         self._probes: defaultdict[Way, _Probes] = defaultdict(_Probes)
         self._place, self._workers = 0, 1
@@ -92,20 +103,14 @@ class ProviderHealth:
     def snapshot(self, now: datetime, messages: Sequence[Message] = ()) -> Health:
         """As a decision sees it. Of ``messages`` some may be let go as probes; say then which were, by ``spare``."""
         self._look(now)
-        self._paused = {name: until for name, until in self._paused.items() if until > now}
         failing = {way for way, vitals in self._vitals.items() if vitals.state(now) is not State.CLOSED}
         return Health(
             failing=failing,
-            paused=self._all_paused(now),
+            paused={name: pause.until for name, pause in self._paused.items() if pause.until > now},
             full=[name for name, count in self._under_way.items() if count >= self._concurrency[name]],
             cut={way: cut for way, vitals in self._vitals.items() if (cut := vitals.cut(now))},
             probes={way: chosen for way in failing if messages and (chosen := self._probing(way, messages, now))},
         )
-
-    def _all_paused(self, now: datetime) -> dict[str, datetime]:
-        elsewhere = self._paused_elsewhere
-        paused = {name: max(self._paused.get(name, now), elsewhere.get(name, now)) for name in self._concurrency}
-        return {name: until for name, until in paused.items() if until > now}
 
     def spare(self, probes: Mapping[Way, Collection[str]], went: Collection[tuple[Way, str]]) -> None:
         """Of the messages that might have been probes only those that went, each its way, are."""
@@ -115,7 +120,10 @@ class ProviderHealth:
                     self._probes[way].under_way.pop(message, None)
 
     def _probing(self, way: Way, messages: Sequence[Message], now: datetime) -> frozenset[str]:
-        """Messages of a batch that may find out whether a way still fails; urgent ones where there are no others."""
+        """Messages of a batch that may find out whether a way still fails.
+
+        First those that begin with its channel, for others may never come to it; urgent ones where there are no others.
+        """
         vitals, probes = self._vitals[way], self._probes[way]
         interval = vitals.interval(now)
         if vitals.mark != probes.mark or interval != probes.interval:
@@ -124,7 +132,7 @@ class ProviderHealth:
         if left <= 0:
             return frozenset()
         able = [message for message in messages if way[0] in message.channels and message.id not in probes.under_way]
-        chosen = sorted(able, key=lambda message: -message.priority)[:left]
+        chosen = sorted(able, key=lambda message: (message.channels[0] is not way[0], -message.priority))[:left]
         probes.under_way.update({message.id: interval for message in chosen})
         return frozenset(message.id for message in chosen)
 
@@ -138,8 +146,12 @@ class ProviderHealth:
     def _look(self, now: datetime) -> None:
         """Count calls as slow that have taken too long already: a provider that hangs is known before they end.
 
-        Not so while this process itself has slept: then it is not known who did.
+        Not so while this process itself has slept: then it is not known who did. Where the clock has been set back, all
+        that was to last until some instant would last longer by as much: so what is known is found out anew.
         """
+        if self._looked and now < self._looked - _SLEPT:
+            self._paused.clear()
+            self._vitals.clear()
         if self._looked is None or self._awake is None or now - self._looked > _SLEPT:
             self._awake = now
         self._looked = now
@@ -159,11 +171,17 @@ class ProviderHealth:
         if probes and probes.under_way.pop(message, None) == probes.interval:
             probes.ended += 1
         if outcome.throttled:
-            self._paused[provider] = now + (outcome.retry_after or _THROTTLED_FOR)
-            self.news()
+            self._throttled(provider, now + (outcome.retry_after or _THROTTLED_FOR))
         known = self._calls[way].pop(message, None) is None
         if result := result_of(outcome, began, now):
             self._record(way, replace(result, counted=known and result.slow), now)
+
+    def _throttled(self, provider: str, until: datetime) -> None:
+        known = self._paused.get(provider)
+        if known is None or until > known.until:
+            self._pauses += 1
+            self._paused[provider] = _Pause(until, f"{self._worker}/{self._pauses}")
+            self.news()
 
     def refused(self, way: Way, began: datetime, now: datetime) -> None:
         """A call of an attempt that goes on was not taken: what that says of the provider need not wait for its end."""
@@ -177,16 +195,19 @@ class ProviderHealth:
             self.news()
 
     def places(self, channel: Channel, route: Route, now: datetime) -> int:
-        """How many attempts may be under way on a channel, so that the provider with the most to do has places."""
+        """How many attempts may be under way on a channel, so that the provider with the most to do has places.
+
+        What is under way at providers that are left alone, where it may hang, takes no places of the others.
+        """
         if not route:
             return _UNROUTED_PLACES
         sound = [name for name in route if self.state((channel, name), now) is State.CLOSED] or list(route)
-        if route.weights is None:
-            return self._concurrency[sound[0]]
-        shares = {name: share for name in sound if (share := route.resting(name))}
+        elsewhere = sum(self._under_way[name] for name in route if name not in sound)
+        shares = {name: share for name in sound if (share := route.resting(name))} if route.weights else {}
         if not shares:
-            return self._concurrency[sound[0]]
-        return min(int(self._concurrency[name] * sum(shares.values()) / share) for name, share in shares.items())
+            return self._concurrency[sound[0]] + elsewhere
+        places = (int(self._concurrency[name] * sum(shares.values()) / share) for name, share in shares.items())
+        return min(places) + elsewhere
 
     # ------------------------------------------------------------------------------------------------ the other workers
 
@@ -195,12 +216,13 @@ class ProviderHealth:
         ways: dict[str, dict[str, object]] = {name: {} for name in self._concurrency}
         for (channel, name), vitals in self._vitals.items():
             ways[name][str(channel)] = written(vitals.report(now), now)
-        return {
-            name: orjson.dumps(
-                {"ways": seen, "paused": round((self._paused.get(name, now) - now).total_seconds() * 1000)}
-            ).decode()
-            for name, seen in ways.items()
-        }
+        return {name: orjson.dumps({"ways": seen, **self._pause(name, now)}).decode() for name, seen in ways.items()}
+
+    def _pause(self, name: str, now: datetime) -> dict[str, object]:
+        pause = self._paused.get(name)
+        if pause is None or pause.until <= now:
+            return {}
+        return {"pause": {"left": round((pause.until - now).total_seconds() * 1000), "mark": pause.mark}}
 
     def knows(self, now: datetime) -> object:
         """Equal as long as there is nothing new to tell."""
@@ -211,18 +233,27 @@ class ProviderHealth:
         workers = sorted({self._worker, *(one.worker for one in told)})
         self._place, self._workers = workers.index(self._worker), len(workers)
         reports: defaultdict[Way, list[Report]] = defaultdict(list)
-        self._paused_elsewhere = {}
         for one in told:
             if one.provider not in self._concurrency:
                 continue
             then, seen = now - timedelta(seconds=one.age), orjson.loads(one.seen)
-            until = then + timedelta(milliseconds=seen["paused"])
-            self._paused_elsewhere[one.provider] = max(until, self._paused_elsewhere.get(one.provider, now))
+            if pause := seen.get("pause"):
+                self._leave_alone(one.provider, _Pause(then + timedelta(milliseconds=pause["left"]), pause["mark"]))
             for channel in Channel:
                 if channel in seen["ways"]:
                     reports[channel, one.provider].append(read(seen["ways"][channel], then))
         for way in {*self._vitals, *reports}:
             self._vitals[way].hear(reports.get(way, ()), now)
+
+    def _leave_alone(self, provider: str, told: _Pause) -> None:
+        """Keep what another was told, and tell it on, so that it is known when that worker is gone.
+
+        What goes round is late by every delay on its way: so the same mark is believed once, and what is hardly longer
+        not at all.
+        """
+        known = self._paused.get(provider)
+        if known is None or (told.mark != known.mark and told.until - known.until > _ALIKE):
+            self._paused[provider] = told
 
     # ----------------------------------------------------------------------------------------------------------- people
 
@@ -274,6 +305,8 @@ class Sharing:
         self._said_at: datetime | None = None
         self._states: dict[Way, tuple[State, int]] = {}
         """What was last said of each way, and how often it had opened by then."""
+        self._pauses: dict[str, datetime] = {}
+        """Until when providers are left alone at their vendors' wish, as was last said."""
         self._alone = False
         health.news = self._wake.set
 
@@ -307,12 +340,17 @@ class Sharing:
     def observe(self, now: datetime) -> None:
         """Tell people what has become of each way of the routes."""
         health = self._health.snapshot(now)
+        for name, until in health.paused.items():
+            if until - max(now, self._pauses.get(name, now)) > _LONG:
+                self._pauses[name] = until
+                log.warning("provider.paused", provider=name, for_seconds=round((until - now).total_seconds(), 1))
         fares = []
         for channel, route in self._judge().routes.items():
             for name in route:
                 way = channel, name
                 state, times = self._health.state(way, now), self._health.openings(way, now)
-                fares.append((channel, name, state, weight(channel, route, name, health)))
+                used = State.OPEN if name in health.paused else state
+                fares.append((channel, name, used, weight(channel, route, name, health)))
                 was, before = self._states.get(way, (State.CLOSED, 0))
                 probed = state is was is State.OPEN and times > before  # and it has failed since the last look
                 if probed:

@@ -36,17 +36,18 @@ def tell(worker: str, seen: Mapping[str, str], heeded: timedelta) -> Operation[l
         " on conflict (provider, worker) do update set seen = excluded.seen, written_at = excluded.written_at",
         [(provider, worker, text, now) for provider, text in sorted(seen.items())],
     )
-    yield Run("delete from provider_health where written_at < $1", [(now - _KEPT * _microseconds(heeded),)])
+    kept = _KEPT * _microseconds(heeded)
+    yield Run("delete from provider_health where written_at not between $1 and $2", [(now - kept, now + kept)])
     return (yield from hear(worker, heeded))
 
 
 def hear(worker: str, heeded: timedelta) -> Operation[list[Told]]:
-    """What workers other than this one have said not longer ago than that."""
+    """What workers other than this one have said not longer ago than that; not ahead, before a clock was set back."""
     now: int = yield Now()
     found = yield Fetch(
-        "select provider, worker, seen, written_at from provider_health where worker <> $1 and written_at >= $2"
-        " order by worker, provider",
-        (worker, now - _microseconds(heeded)),
+        "select provider, worker, seen, written_at from provider_health"
+        " where worker <> $1 and written_at between $2 and $3 order by worker, provider",
+        (worker, now - _microseconds(heeded), now + _microseconds(heeded)),
     )
     return [Told(provider, other, seen, max(0, now - at) * _MICROSECOND) for provider, other, seen, at in found]
 

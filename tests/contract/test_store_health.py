@@ -247,3 +247,35 @@ async def test_a_vendor_that_says_to_slow_down_is_left_alone_by_all(world: World
         paused = health.snapshot(world.now).paused
         assert abs(paused["one"] - until) < timedelta(milliseconds=10)
         assert health.state(ONE, world.now) is State.CLOSED
+
+
+async def test_nobody_is_heeded_for_ever_where_the_clock_was_set_back(world: World) -> None:
+    gone, other = (ProviderHealth({"one": 1, "two": 1}, name) for name in ("gone", "other"))
+    throttled(gone, 5 * SECOND, world.now)
+    await sharing(world, gone, "gone").once(world.now)
+    world.pass_time(minutes=-30)
+    await sharing(world, other, "other").once(world.now)
+    assert not other.snapshot(world.now).paused
+
+
+async def test_a_vendor_is_left_alone_though_whoever_it_told_is_gone(world: World) -> None:
+    """One restart after another, none of which takes as long as workers are heeded."""
+    until = world.now + timedelta(hours=1)
+    first = ProviderHealth({"one": 1, "two": 1}, "0")
+    throttled(first, timedelta(hours=1), world.now)
+    await sharing(world, first, "0").once(world.now)
+    for number in range(1, 50):
+        world.now += HEEDED / 2
+        known = ProviderHealth({"one": 1, "two": 1}, str(number))
+        await sharing(world, known, str(number)).once(world.now)
+        await sharing(world, known, str(number)).once(world.now)
+        assert abs(known.snapshot(world.now).paused["one"] - until) < SECOND
+
+
+def throttled(health: ProviderHealth, length: timedelta, now: datetime) -> None:
+    health.began(ONE, "", now)
+    health.ended(ONE, failed(Throttled("429", retry_after=length)), now, now)
+
+
+def sharing(world: World, health: ProviderHealth, worker: str) -> Sharing:
+    return Sharing(world.store, health, worker, lambda: world.judge, Metrics("test"))

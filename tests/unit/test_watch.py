@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.config import Route
-from gateway.health import IN_A_ROW, PROBES, PROOF, SHORTEST, SLOW, SLOW_IN_A_ROW, State
+from gateway.health import IN_A_ROW, INTERVAL, PROBES, PROOF, SHORTEST, SLOW, SLOW_IN_A_ROW, State
 from gateway.message import Priority
 from gateway.metrics import Metrics
 from gateway.outcome import accepted, bug, failed
-from gateway.routing import Health
+from gateway.routing import Health, choose
 from gateway.store import Store, StoreUnavailable, Told, engine_of
 from gateway.watch import HEEDED, ProviderHealth, Sharing
 from providers import Channel, Misconfigured, Rejected, Throttled, Unavailable, Unconfirmed, Unreachable
@@ -113,6 +113,22 @@ def test_a_vendor_that_gives_no_figure_is_left_alone_for_a_while() -> None:
     known = health()
     ended(known, failed(Throttled("429")))
     assert SECOND <= known.snapshot(NOON).paused["one"] - NOON <= timedelta(minutes=5)
+
+
+def test_the_longest_that_a_vendor_asks_for_holds() -> None:
+    known = health()
+    for asked in (60 * SECOND, 5 * SECOND, None):  # of calls under way at once
+        ended(known, failed(Throttled("429", retry_after=asked)))
+    assert known.snapshot(NOON).paused == {"one": NOON + 60 * SECOND}
+
+
+def test_a_clock_that_is_set_back_leaves_nobody_alone_for_longer() -> None:
+    known = health()
+    ended(known, *[DOWN] * IN_A_ROW, failed(Throttled("429", retry_after=5 * SECOND)))
+    assert known.snapshot(NOON).paused
+    assert known.snapshot(NOON).failing
+    for back in (NOON - timedelta(hours=1), NOON - timedelta(minutes=30)):
+        assert known.snapshot(back) == Health(failing=set(), full=[])
 
 
 def test_a_provider_is_full_while_as_much_is_under_way_as_it_may() -> None:
@@ -274,6 +290,19 @@ def test_news_is_told_at_once_and_what_is_usual_is_not() -> None:
     assert len(news) == 3
 
 
+def test_a_pause_is_told_on_and_a_longer_one_takes_its_place() -> None:
+    first, second, third = (ProviderHealth({"one": 1, "two": 1}, name) for name in "abc")
+    ended(first, failed(Throttled("429", retry_after=10 * SECOND)))
+    second.hear(told(first, NOON, "a"), NOON)
+    third.hear(told(second, NOON, "b"), NOON)
+    assert third.snapshot(NOON).paused == {"one": NOON + 10 * SECOND}
+    ended(first, failed(Throttled("429", retry_after=60 * SECOND)))
+    third.hear([*told(second, NOON, "b"), *told(first, NOON, "a")], NOON)
+    assert third.snapshot(NOON).paused == {"one": NOON + 60 * SECOND}
+    ended(third, failed(Throttled("429", retry_after=20 * SECOND)))
+    assert third.snapshot(NOON).paused == {"one": NOON + 60 * SECOND}
+
+
 def test_a_pause_that_goes_round_does_not_grow() -> None:
     one, other = health(), ProviderHealth({"one": 1, "two": 1}, "b")
     ended(one, failed(Throttled("429", retry_after=10 * SECOND)))
@@ -378,6 +407,20 @@ async def test_people_hear_when_a_provider_is_left_alone_and_when_it_is_used_aga
         assert house.gauge("transitions_total", state=state) == 1
 
 
+async def test_people_hear_that_a_vendor_asks_to_be_left_alone_for_long(house: House) -> None:
+    with capture_logs() as lines:
+        ended(house.one, failed(Throttled("429", retry_after=5 * SECOND)))
+        await house.sharing.once(NOON)
+        assert (house.gauge("health"), house.gauge("health", "two")) == (0, 1)
+        await house.sharing.once(NOON + 5 * SECOND)
+        assert house.gauge("health") == 1
+        for second in (10, 15):
+            ended(house.one, failed(Throttled("429", retry_after=3600 * SECOND)), at=NOON + second * SECOND)
+            await house.sharing.once(NOON + second * SECOND)
+            assert house.gauge("health") == 0
+    assert lines == [{"event": "provider.paused", "log_level": "warning", "provider": "one", "for_seconds": 3600.0}]
+
+
 async def test_a_probe_that_fails_between_two_looks_is_heard_of(house: House) -> None:
     ended(house.one, *[DOWN] * IN_A_ROW)
     await house.sharing.once(NOON)
@@ -429,3 +472,26 @@ async def test_it_goes_on_by_itself_and_at_once_when_there_is_news(house: House)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_campaign_by_another_channel_does_not_keep_a_provider_from_being_found_well() -> None:
+    """All of it goes by push; a text message now and then could find out."""
+    known = ProviderHealth({"one": 99, "two": 99, "push": 99}, "a")
+    ended(known, *[DOWN] * IN_A_ROW)
+    now, route, number = NOON + SHORTEST, Route(("one", "two")), 0
+    while known.state(ONE, now) is not State.CLOSED:
+        assert now < NOON + SHORTEST + PROOF * INTERVAL
+        both = (Channel.PUSH, Channel.SMS)
+        campaign = [message(id=f"c{number}-{n}", priority=Priority.BULK, channels=both) for n in range(20)]
+        texts = [message(id=f"t{number}-{n}", priority=Priority.HIGH, channels=(Channel.SMS,)) for n in range(3)]
+        seen = known.snapshot(now, [*campaign, *texts])
+        went = set()
+        for text in texts:
+            name = choose(Channel.SMS, route, ["one", "two"], seen, text.id, critical=False, now=now)
+            assert isinstance(name, str)
+            went.add(((Channel.SMS, name), text.id))
+        known.spare(seen.probes, went)
+        for way, id_ in went:
+            known.began(way, id_, now)
+            known.ended(way, FINE, now, now, id_)
+        now, number = now + SECOND, number + 1

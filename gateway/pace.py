@@ -21,6 +21,8 @@ RESERVE = 200_000
 """So much of the pace critical messages may use at once, however little has been left of it."""
 PATIENCE = 1_000_000
 """How far ahead a critical message gets a turn: so long it may hold its lease. One that finds none comes back."""
+_OVER = 64
+"""Units by which bookings may run over that at most: those of the last ordinary and of the last critical message."""
 LAPSE = 3_000_000
 """A worker that has not asked for so long has no part in the pace any more."""
 
@@ -33,6 +35,14 @@ class Calendar:
     """Until when all is spoken for."""
     critical_at: int
     """The same, were there only critical messages. Never later than ``next_at`` once anything is booked."""
+
+    def credible(self, pace: Pace, now: int) -> Calendar:
+        """The same, without what cannot be booked so far ahead: the clock was set back since, or the pace was slower.
+
+        Else nothing could go for as long as the clock was ahead.
+        """
+        latest = now + AHEAD + PATIENCE + RESERVE + pace.span(_OVER)
+        return Calendar(*(at if at <= latest else 0 for at in (self.next_at, self.critical_at)))
 
     def ordinary(self, pace: Pace, units: int, now: int) -> tuple[int | None, Calendar]:
         """The next turn, in line behind all that is booked; None: none is free so soon."""
@@ -98,6 +108,7 @@ def grant(calendar: Calendar, ask: Ask, now: int, own_at: int, others: Sequence[
         own_at: until when the worker's part is spoken for.
         others: the demands of the other workers that share the pace.
     """
+    calendar = calendar.credible(ask.pace, now)
     critical, ordinary, ahead = [], [], []
     for units in ask.critical:
         at, calendar = calendar.critical(ask.pace, units, now)

@@ -7,9 +7,9 @@ from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
-from math import ceil
+from math import ceil, inf
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.config import Route
 from gateway.intake import utc_now
@@ -46,7 +46,11 @@ _SOON = 0.2
 """Seconds after which a message that found no turn is looked at again, at the earliest."""
 _SMOOTHING = 4
 _REMEMBERED = 10_000
-"""Messages that found no turn, kept in mind: when they come back the store is asked for the one they waited for."""
+"""Messages that found no turn, kept in mind: when they come back the store is asked for the one they waited for.
+
+Where there are more, those that were there first stay: one that is forgotten before it comes back waits for nothing."""
+_OVERDUE = 30.0
+"""Seconds after its time at which a message that has not come back has ended, or is with another worker."""
 _MICRO = 1e-6
 
 
@@ -150,6 +154,15 @@ class _Wish:
     units: int
 
 
+class _Waited(NamedTuple):
+    """A message that found no turn."""
+
+    provider: str
+    """At which it waits for one."""
+    until: float
+    """When it asks again."""
+
+
 class Pacing:
     """Turns for messages, and how many more may be leased."""
 
@@ -187,7 +200,8 @@ class Pacing:
         self._books = {name: _Book(s.pace, s.units) for name, s in settings.items() if s.pace}
         self._held: dict[str, tuple[str, _Turn]] = {}
         self._coming: dict[str, Channel] = {}
-        self._waited: dict[str, str] = {}
+        self._waited: dict[str, _Waited] = {}
+        self._forgot = -inf
         self._asked = asyncio.Event()
         for name, book in self._books.items():
             metrics.paced(name, book.pace.per_second)
@@ -212,6 +226,10 @@ class Pacing:
         probes = int(not any(book.demand for book in books))
         return max((turns or probes) - sum(of is channel for of in self._coming.values()), 0)
 
+    def bounds(self, provider: str) -> bool:
+        """Whether the provider has a pace."""
+        return provider in self._books
+
     def coming(self, message: Message) -> None:
         """A message has been leased, and will ask for its turn."""
         if self._books and message.priority is not Priority.CRITICAL:
@@ -223,9 +241,8 @@ class Pacing:
 
     def backlog(self, channel: Channel, route: Sequence[str], waiting: int) -> None:
         """So many messages could be leased for a channel if its route had turns."""
-        for name in route:
-            if book := self._books.get(name):
-                book.waiting[channel] = waiting
+        for name, book in self._books.items():
+            book.waiting[channel] = waiting if name in route else 0
         if waiting:
             self._asked.set()
 
@@ -295,7 +312,7 @@ class Pacing:
                     likely = (place == 0 and way[:1] == first) or message.id in self._waited
                     asked = self._lacking(message, way, names, content, booked)
                     # What may have been sent can go to one provider only, whichever would be the first for others.
-                    awaited = self._waited.get(message.id, "")
+                    awaited = self._waited[message.id].provider if message.id in self._waited else ""
                     if awaited in names and message.id in booked.lacking.get(awaited, ()):
                         wish = awaited
                     elif asked and likely:
@@ -423,9 +440,17 @@ class Pacing:
             self._books[name].later = max([self._books[name].later, *told])
         for message in chosen:
             self._waited.pop(message, None)
-        self._waited |= waiting
-        while len(self._waited) > _REMEMBERED:
-            del self._waited[next(iter(self._waited))]
+        now = self._clock()
+        for message, name in waiting.items():
+            if message in self._waited or self._has_room(now):
+                self._waited[message] = _Waited(name, booked.lacking[name].get(message, now))
+
+    def _has_room(self, now: float) -> bool:
+        """Whether another message can be kept in mind; looks once a second at most for some that need not."""
+        if len(self._waited) >= _REMEMBERED and now >= self._forgot + 1:
+            self._forgot = now
+            self._waited = {id_: waited for id_, waited in self._waited.items() if waited.until >= now - _OVERDUE}
+        return len(self._waited) < _REMEMBERED
 
     async def turn(self, message: str, provider: str) -> None:
         """Wait for the turn of a message at the provider that was chosen for it."""

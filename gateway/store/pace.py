@@ -50,7 +50,11 @@ def take(worker: str, asks: Sequence[Ask]) -> Operation[dict[str, Grant]]:
 
 def _sharing(worker: str, provider: str, now: int) -> Operation[tuple[int, list[int]]]:
     """Until when a worker's part is spoken for, and the demands of the others."""
-    yield Run("delete from pace_shares where provider = $1 and lapses_at <= $2", [(provider, now)])
+    # One that lapses later than any can has been written before the clock was set back.
+    yield Run(
+        "delete from pace_shares where provider = $1 and (lapses_at <= $2 or lapses_at > $3)",
+        [(provider, now, now + LAPSE)],
+    )
     found = yield Fetch("select worker, demand, next_at from pace_shares where provider = $1", (provider,))
     own = next((next_at for name, _, next_at in found if name == worker), 0)
     return own, [demand for name, demand, _ in found if name != worker]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
+from gateway import pacing
+from gateway.config import Route, parse
+from gateway.decide import Deferred
+from gateway.ids import new_id
+from gateway.metrics import Metrics
 from gateway.pace import AHEAD, LAPSE, RESERVE, Ask
-from providers import Pace
+from gateway.store import Claimed
+from providers import Channel, Pace
+from tests.contract.world import ACCEPTED
 
 if TYPE_CHECKING:
     from gateway.pace import Grant
@@ -21,6 +30,11 @@ if TYPE_CHECKING:
 SECOND = 1_000_000
 TEN = Pace(10, SECOND)
 FAST = Pace(100, SECOND)
+PROVIDERS = """
+providers: {free: {kind: inbox}, text: {kind: inbox, pace: 10/s}}
+routes: {push: [free], sms: [text]}
+policy: {timezone: UTC, categories: {news: {}}}
+"""
 
 
 def ask(pace: Pace = TEN, provider: str = "text", **more: object) -> Ask:
@@ -148,3 +162,66 @@ async def test_nobody_waits_for_a_worker_that_stopped_in_the_middle_of_booking(w
         assert set(await take(world, ask(critical=(1,)))) == {"text"}
     finally:
         await connection.close()
+
+
+async def test_a_pace_goes_on_where_the_clock_is_set_back(world: World) -> None:
+    """Calendar and shares are kept, so a restart would not help either."""
+    wanted = ask(ordinary=(1,) * 5, critical=(1,), ahead=(1,) * 5, demand=5)
+    await world.store.take_turns("a", [wanted])
+    world.pass_time(hours=-1)
+    got = (await world.store.take_turns("b", [wanted]))["text"]
+    assert None not in (*got.critical, *got.ordinary)
+    assert got.workers == 1, "the other lapsed long ago, or has not begun"
+
+
+async def test_a_booking_at_a_slow_pace_does_not_hold_up_a_quick_one(world: World) -> None:
+    """As after a restart with another pace."""
+    hourly = Pace(1, 3600 * SECOND)
+    await world.store.take_turns("a", [ask(hourly, ordinary=(1,))])
+    got = (await world.store.take_turns("a", [ask(TEN, ordinary=(1,))]))["text"]
+    assert got.ordinary == (got.now,)
+
+
+async def test_all_who_wait_for_the_pace_of_a_later_channel_are_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though more wait than are kept in mind, and nobody has a device for the first channel."""
+    monkeypatch.setattr(pacing, "_REMEMBERED", 20)
+    world.judge = replace(
+        world.judge,
+        routes={Channel.PUSH: Route(("free",)), Channel.SMS: Route(("text",))},
+        patience={"free": timedelta(seconds=10), "text": timedelta(seconds=10)},
+    )
+    world.ruled("  caps: []")
+
+    def clock() -> float:
+        return world.now.timestamp()
+
+    book = pacing.Pacing(
+        world.store,
+        parse(PROVIDERS, {}, base=Path()).providers,
+        "w",
+        Metrics("test"),
+        now=lambda: world.now,
+        clock=clock,
+    )
+    end, sent = world.now + timedelta(minutes=2), 0
+    await world.accept(*[world.new(f"p{n}", channels=(Channel.PUSH, Channel.SMS), expires_at=end) for n in range(60)])
+    while world.now < end:
+        leases = await world.lease(8)
+        booked = await book.book([lease.message for lease in leases], world.judge.routes, world.judge.health, {})
+        judge = replace(world.judge, health=replace(world.judge.health, paced=booked.waits))
+        answers = await world.store.claim(leases, judge, [new_id() for _ in leases]) if leases else []
+        chosen = {step.attempt.message: step.step.provider for step in answers if isinstance(step, Claimed)}
+        waiting = {
+            lease.message.id: step.provider
+            for lease, step in zip(leases, answers, strict=True)
+            if isinstance(step, Deferred) and step.provider
+        }
+        book.decided(booked, chosen, waiting)
+        for step in answers:
+            if isinstance(step, Claimed):
+                await world.settle(step, ACCEPTED)
+                sent += 1
+        world.pass_time(seconds=0.1)
+    assert sent == 60

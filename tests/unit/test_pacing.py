@@ -430,3 +430,13 @@ async def test_while_another_books_it_is_asked_again(desk: Desk) -> None:
     assert (await desk.book(desk.message())).turns
     desk.store.busy = 4
     assert not (await desk.book(desk.message())).turns
+
+
+async def test_no_turns_are_booked_at_a_provider_that_its_route_has_lost() -> None:
+    desk = Desk()
+    await desk.ahead(5)
+    desk.pacing.backlog(Channel.SMS, ("free",), 0)  # after a reload
+    desk.store.now += 60
+    before = len(desk.store.asked)
+    await desk.pacing.ahead()
+    assert len(desk.store.asked) == before

@@ -121,17 +121,15 @@ class Pipeline:
         return step
 
     async def _attempt(self, claimed: Claimed) -> Outcome:
-        """One call of one provider, and what became of it."""
+        """An attempt at one provider, and what became of it."""
         provider, way = claimed.step.provider, _way(claimed)
         began, started = self._now(), asyncio.get_running_loop().time()
         self._health.began(way, claimed.attempt.message, began)
-        task = asyncio.current_task()
-        assert task  # noqa: S101 - a coroutine runs in one
-        self._calling.add(task)
         try:
             killpoints.reached("provider.before_write")
-            refused = partial(self._refused, way, began)
-            outcome = accepted(await self._send(self._providers[provider], self._dispatch(claimed), refused))
+            once = self._pacing is not None and self._pacing.bounds(provider)  # a turn is for one call
+            send = self._call if once else partial(self._send, partial(self._refused, way, began))
+            outcome = accepted(await send(self._providers[provider], self._dispatch(claimed)))
             killpoints.reached("provider.answered")
         except ProviderError as error:
             outcome = failed(error)
@@ -141,8 +139,6 @@ class Pipeline:
         except Exception:
             log.exception("attempt.bug", message=claimed.attempt.message, provider=provider)
             outcome = bug()
-        finally:
-            self._calling.discard(task)
         now = self._now()
         self._health.ended(way, outcome, began, now, claimed.attempt.message)
         self._metrics.attempted(claimed, outcome, asyncio.get_running_loop().time() - started, now)
@@ -151,13 +147,13 @@ class Pipeline:
     def _refused(self, way: Way, began: datetime) -> None:
         self._health.refused(way, began, self._now())
 
-    async def _send(self, provider: Provider, dispatch: Dispatch, refused: Callable[[], None]) -> str:
+    async def _send(self, refused: Callable[[], None], provider: Provider, dispatch: Dispatch) -> str:
         """Again at once, for seconds, but only what certainly was not sent and before its deadline.
 
         ``refused`` is called after each call that is not the last: others need not wait for the last to hear of it.
         """
         try:
-            return await provider.send(dispatch)
+            return await self._call(provider, dispatch)
         except (Unavailable, Throttled) as error:
             left = (dispatch.deadline - self._now()).total_seconds()
             wait = _pause(error)
@@ -167,13 +163,25 @@ class Pipeline:
                 refused()
         again = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_attempt(2) | _Past(min(left, 2)),
+            stop=stop_after_attempt(2) | _Past(min(left, 2), lambda: self._cut),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
             before_sleep=lambda _: refused(),
         )
         await asyncio.sleep(wait)
-        return await again(provider.send, dispatch)
+        return await again(self._call, provider, dispatch)
+
+    async def _call(self, provider: Provider, dispatch: Dispatch) -> str:
+        """One call. What is cut off between two of them was certainly not sent."""
+        if self._cut:
+            raise Unavailable("deadline")
+        task = asyncio.current_task()
+        assert task  # noqa: S101 - a coroutine runs in one
+        self._calling.add(task)
+        try:
+            return await provider.send(dispatch)
+        finally:
+            self._calling.discard(task)
 
     def _dispatch(self, claimed: Claimed) -> Dispatch:
         message, step, attempt = claimed.lease.message, claimed.step, claimed.attempt
@@ -361,14 +369,18 @@ _REPEATED = 1000
 
 
 class _Past(stop_base):
-    """Stops where the next try would come later than that; by the event loop's clock, as all waits are."""
+    """Stops where the next try would come later than that, by the event loop's clock, as all waits are.
 
-    def __init__(self, seconds: float) -> None:
+    And where tries have been ``cut`` off meanwhile.
+    """
+
+    def __init__(self, seconds: float, cut: Callable[[], bool] | None = None) -> None:
         self._clock = asyncio.get_running_loop().time
         self._until = self._clock() + seconds
+        self._cut = cut
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._clock() + retry_state.upcoming_sleep >= self._until
+        return bool(self._cut and self._cut()) or self._clock() + retry_state.upcoming_sleep >= self._until
 
 
 def _say_attempt(settlement: Settlement) -> None:

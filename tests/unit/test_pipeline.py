@@ -814,6 +814,27 @@ async def test_a_call_that_is_cut_off_stays_an_open_intent_and_frees_the_provide
     assert list(gateway.health.snapshot(datetime.now(UTC)).full) == []
 
 
+@pytest.mark.parametrize("error", [Unavailable("refused"), Throttled("429", retry_after=SECOND)])
+async def test_what_is_cut_off_between_two_calls_was_not_sent(gateway: Gateway, error: ProviderError) -> None:
+    vendor = Vendor(error)
+    pipeline = gateway.between(vendor)
+    lease = await gateway.leased()
+    delivering = asyncio.create_task(pipeline.deliver(lease))
+    await vendor.called.wait()
+    assert pipeline.cut() == 0
+    await delivering
+    await pipeline.disown()
+    assert {state for _, state, _ in (await gateway.became(lease))[1]} == {AttemptState.NOT_SENT}
+
+
+async def test_a_provider_with_a_pace_gets_one_call_for_a_turn(gateway: Gateway) -> None:
+    paced = parse(CONFIG.replace("one: {kind: inbox}", "one: {kind: inbox, pace: 1/h}"), {}, base=Path()).providers
+    gateway.pacing = Pacing(gateway.store, paced, "w", gateway.metrics)
+    one, two = Vendor(Unavailable("http_503")), Vendor()
+    await gateway.between(one, two).deliver(await gateway.leased())
+    assert (len(one.taken), len(two.taken)) == (1, 1)
+
+
 async def test_a_place_that_a_retry_gives_back_wakes_who_waits_for_it(gateway: Gateway) -> None:
     """The cap is one a day: the more urgent message waits for the place of one that turns out not to be sent."""
     known = gateway.judge()

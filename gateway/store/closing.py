@@ -86,7 +86,7 @@ def look(judge: Judge, limit: int) -> Operation[Swept]:
                 vanished.append(attempt)  # its message has ended without it
             continue
         if judge.recourses.get(attempt.provider, NO_RECOURSE).looked_up:
-            ask.append((attempt.id, attempt.provider))
+            ask.append((attempt.repeats or attempt.id, attempt.provider))
         soon = microseconds(next_look(instant(watched.since), instant(now)))
         again.append((watched.message, watched.attempt, min(soon, watched.closes_at)))
     yield Run(
@@ -96,7 +96,7 @@ def look(judge: Judge, limit: int) -> Operation[Swept]:
     yield Run("update unknowns set look_at = $3 where message = $1 and attempt = $2", again)
     yield Run("delete from unknowns where message = $1 and attempt = $2", [(one.message, one.attempt) for one in over])
     told = yield from _tell(closed - read.due, read.messages, judge, now)
-    return Swept(len(page), tuple(ask), told)
+    return Swept(len(page), tuple(dict.fromkeys(ask)), told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CRASHED = Outcome(AttemptState.UNKNOWN, error="crash")
 """Of an attempt whose worker died: the provider may have been called."""
 SETTLEMENT_SLACK = timedelta(days=1)
-"""How much later than its intent a contact may end; contacts are read from that much before the longest window."""
+"""How much later than its intent a contact that is not repeated may end."""
 
 
 def lock(people: Iterable[str]) -> Operation[dict[str, str]]:
@@ -123,13 +123,13 @@ class Known:
         """Its attempts that are under way, as far as is recorded."""
         return [attempt for attempt in self._attempts[message.id] if is_open(attempt)]
 
-    def settle(self, message: Message, attempt: Attempt, outcome: Outcome) -> None:
-        """See the outcome, and the place that it gives back."""
+    def settle(self, message: Message, attempt: Attempt, outcome: Outcome, *, shared: bool = False) -> None:
+        """See the outcome, and the place that it gives back, unless one that may have arrived shares that."""
         self._attempts[message.id][:] = [
             replace(a, state=outcome.state, error=outcome.error, ended_at=self._now) if a.id == attempt.id else a
             for a in self._attempts[message.id]
         ]
-        if outcome.state not in KEEPS_ITS_PLACE:
+        if outcome.state not in KEEPS_ITS_PLACE and not shared:
             for held in (self._contacts[message.person], self._on_addresses[message.category][attempt.address]):
                 held[:] = [c for c in held if (c.message, c.begun) != (message.id, attempt.begun_at)]
 
@@ -137,6 +137,12 @@ class Known:
         """See that an address must not be used any more, whoever has it."""
         for name, person in self._people.items():
             self._people[name] = replace(person, suppressed=person.suppressed | {(channel, address)})
+
+
+def _slack(judge: Judge) -> timedelta:
+    """How much later than its intent a contact may end; contacts are read from that much before the longest window."""
+    keyed = (recourse.keyed for recourse in judge.recourses.values() if recourse.keyed)
+    return SETTLEMENT_SLACK + max(keyed, default=timedelta(0))
 
 
 def read(
@@ -153,7 +159,7 @@ def read(
         for row in (
             yield Fetch(
                 f"select {rows.CONTACT} from contacts where person = any($1) and begun_at > $2 and counts = 1",
-                (list(people), microseconds(now - window - SETTLEMENT_SLACK)),
+                (list(people), microseconds(now - window - _slack(judge))),
             )
         ):
             contacts[row[0]].append(rows.contact(row))
@@ -181,7 +187,7 @@ def read_addresses(
         for address in addresses(message, people[message.person], channel)
     }
     limits = [category.abuse for category in judge.policy.categories.values() if category.abuse]
-    since = now - max(limit.looks_back for limit in limits) - SETTLEMENT_SLACK
+    since = now - max(limit.looks_back for limit in limits) - _slack(judge)
     for address, *row in (
         yield Fetch(
             f"select address, {rows.CONTACT} from contacts where address = any($1) and begun_at > $2",

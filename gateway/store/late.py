@@ -61,6 +61,17 @@ def tell(
         writes.ended(claimed.lease.message, 0, end, claimed.attempt)
 
 
+def shared(attempts: Iterable[str]) -> Operation[frozenset[str]]:
+    """Of attempts, those whose place another holds too, by the same key, that may have arrived."""
+    found = yield Fetch(
+        "select a.id from attempts a where a.id = any($1) and exists (select 1 from attempts b"
+        " where b.message = a.message and b.id <> a.id and coalesce(b.repeats, b.id) = coalesce(a.repeats, a.id)"
+        " and b.state in ('intent', 'unknown', 'accepted', 'delivered'))",
+        (list(attempts),),
+    )
+    return frozenset(id_ for (id_,) in found)
+
+
 def leave_open(settlements: Iterable[Settlement], places: Mapping[str, Place]) -> Operation[None]:
     """Where one that came too late has ended its message, have the sweeper look at what is still under way for it."""
     for settlement in settlements:

@@ -228,12 +228,16 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[tuple[l
         answers[index] = _recorded(settlement, place, amended.get(settlement.claimed.attempt.id), writes)
         if settlement.outcome.state is not AttemptState.ACCEPTED and late.holds(settlement, place):
             undecided.append((index, settlement))
+    # An earlier attempt of the same message may come in the same batch, late, and have been accepted.
+    sent = {s.claimed.attempt.message for s in settlements if s.outcome.state is AttemptState.ACCEPTED}
+    undecided = [(index, s) for index, s in undecided if s.claimed.attempt.message not in sent]
     if undecided:
         read = yield from known.read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
+        shared = (yield from late.shared(amended)) if amended else frozenset()
         for settlement in settlements:
             attempt = settlement.claimed.attempt
             if amended.get(attempt.id, AttemptState.INTENT) in _UNSETTLED:
-                read.settle(settlement.claimed.lease.message, attempt, settlement.outcome)
+                read.settle(settlement.claimed.lease.message, attempt, settlement.outcome, shared=attempt.id in shared)
             if settlement.outcome.state is AttemptState.UNREACHABLE:
                 address = settlement.claimed.step.address
                 read.suppress(address.channel, address.value)

@@ -11,7 +11,7 @@ import pytest
 from gateway.decide import Deferred, Ended
 from gateway.message import AttemptState, MessageState, OptOut
 from gateway.outcome import Outcome
-from gateway.store import Claimed, Lost
+from gateway.store import Claimed, Lost, Settlement
 from gateway.unknown import Recourse
 from providers import Channel, ReceiptStatus
 from tests.contract.world import ACCEPTED, receipt
@@ -374,3 +374,98 @@ async def test_the_sweeper_takes_a_piece_at_a_time(world: World) -> None:
         await lost(world, person=f"p{number}")
     world.pass_time(seconds=10)
     assert [(await world.store.look(world.judge, 2)).seen for _ in range(3)] == [2, 1, 0]
+
+
+# ---------------------------------------------------------------------------- what becomes known while it is sent again
+
+
+@pytest.mark.parametrize("by", ["receipt", "late worker"])
+async def test_a_no_waits_for_a_repeat_whose_message_is_settled(world: World, by: str) -> None:
+    _, first, second = await repeated(world, category="receipt")
+    if by == "receipt":
+        await world.store.receipt([receipt(first, ReceiptStatus.DELIVERED)], world.judge)
+    else:
+        await world.settle(without_lease(first), ACCEPTED)
+    await world.store.opt_out("ann", OptOut(), "api", world.judge)
+    left = (second.attempt.deadline - world.now).total_seconds()
+    assert await world.store.open_intents("ann") == left > 0
+    await world.settle(second, NOT_SENT)
+    assert await world.store.open_intents("ann") == 0
+
+
+async def test_what_was_undelivered_is_so_whatever_the_vendor_says_of_its_repeat_by_the_key(keyed: World) -> None:
+    new, first, second = await repeated(keyed)
+    await keyed.store.receipt([receipt(first, ReceiptStatus.UNDELIVERED)], keyed.judge)
+    await keyed.settle(second, ACCEPTED)
+    assert await keyed.state(new) is MessageState.UNDELIVERED
+    assert await keyed.contacts() == []
+
+
+async def test_others_hear_that_a_repeat_was_sent_though_the_first_was_not_delivered(world: World) -> None:
+    new, first, second = await repeated(world, category="receipt")
+    await world.store.receipt([receipt(first, ReceiptStatus.UNDELIVERED)], world.judge)
+    assert await world.state(new) is MessageState.SENDING
+    await world.settle(second, ACCEPTED)
+    assert await world.state(new) is MessageState.SENT
+    assert (await last_told(world, new)) == "sent"
+
+
+async def test_news_of_an_earlier_attempt_takes_nothing_back(world: World) -> None:
+    new, first, second = await repeated(world, category="receipt")
+    await world.settle(second, ACCEPTED)
+    await world.store.receipt([receipt(second, ReceiptStatus.DELIVERED)], world.judge)
+    await world.store.receipt([receipt(first, ReceiptStatus.UNDELIVERED)], world.judge)
+    assert await world.state(new) is MessageState.DELIVERED
+    assert (await last_told(world, new)) == "delivered"
+
+
+async def test_a_place_counts_from_the_end_of_its_repeat_however_late_that_was(world: World) -> None:
+    world.judge = replace(world.judge, recourses={"one": Recourse(keyed=DAYS_3)})
+    world.ruled("  caps: [{name: daily, limit: 1, per: 24h}]")
+    _, first, _ = await lost(world)
+    world.pass_time(hours=50)  # in which nobody works
+    (second,) = await world.due()
+    assert isinstance(second, Claimed)
+    assert second.attempt.repeats == first.attempt.id
+    await world.settle(second, ACCEPTED)
+    world.pass_time(minutes=1)
+    await world.accept(world.new(channels=BY_SMS))
+    (step,) = await world.due()
+    assert isinstance(step, Deferred)
+    assert step.until == second.attempt.begun_at + timedelta(hours=24)
+
+
+async def test_what_was_accepted_after_all_is_not_sent_by_the_next_provider(world: World) -> None:
+    """Both come in one batch."""
+    new, first, second = await repeated(world, category="receipt")
+    answers = await world.store.settle(
+        [Settlement(without_lease(first), ACCEPTED), Settlement(second, NOT_SENT)], world.judge
+    )
+    assert await world.state(new) is MessageState.SENT
+    assert not any(isinstance(answer, Claimed) for answer in answers)
+
+
+async def test_no_place_is_given_away_that_a_repeat_still_holds(keyed: World) -> None:
+    """What was not sent, and who would take its place, come in one batch."""
+    keyed.ruled("  caps: [{name: text, channel: sms, limit: 1, per: 24h}]")
+    _, first, second = await repeated(keyed)
+    await keyed.settle(second, LOST)
+    other = await keyed.claimed(keyed.new(channels=(Channel.EMAIL, Channel.SMS), category="newsletter"))
+    await keyed.store.settle(
+        [Settlement(without_lease(first), NOT_SENT), Settlement(other, failing(AttemptState.UNREACHABLE))], keyed.judge
+    )
+    assert [contact.channel for contact in await keyed.contacts()].count(Channel.SMS) == 1
+
+
+async def test_a_vendor_is_asked_for_the_reference_that_it_was_given(world: World) -> None:
+    world.judge = replace(world.judge, recourses={"one": Recourse(keyed=timedelta(minutes=15), looked_up=True)})
+    _, first, second = await repeated(world)
+    await world.settle(second, LOST)
+    await world.settle(without_lease(first), NOT_SENT)  # so only the repeat is in doubt
+    world.pass_time(seconds=11)
+    assert await swept(world) == [(first.attempt.id, "one")]
+
+
+async def last_told(world: World, new: NewMessage) -> str:
+    """The state of a message that others heard of last."""
+    return [state for of, state, _ in await world.events() if of == new.message.id][-1]

@@ -15,14 +15,16 @@ import pytest
 
 from gateway.config import Route, parse
 from gateway.decide import Judge
+from gateway.health import IN_A_ROW
 from gateway.ids import new_id
 from gateway.message import AttemptState, Message, MessageState, Priority, canonical_hash
 from gateway.metrics import Metrics
+from gateway.outcome import failed
 from gateway.pipeline import Pipeline
 from gateway.store import NewMessage, Store, StoreUnavailable, engine_of
 from gateway.watch import ProviderHealth
 from gateway.worker import Worker
-from providers import Channel
+from providers import Channel, Unavailable
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -692,3 +694,25 @@ async def test_in_a_hurry_what_has_an_answer_is_still_committed(house: House) ->
     async with asyncio.timeout(SOON):
         await stopping
     assert await house.attempts(message) == [AttemptState.ACCEPTED]
+
+
+@pytest.mark.parametrize(("priority", "places"), [(Priority.CRITICAL, 4), (Priority.HIGH, 8)])
+async def test_what_hangs_at_a_provider_that_is_left_alone_takes_no_places_of_the_others(
+    house: House, priority: Priority, places: int
+) -> None:
+    house.judge = replace(house.judge, routes={Channel.SMS: Route(("one", "two"))})
+    known, way, hung = ProviderHealth({"one": 8, "two": places}), (Channel.SMS, "one"), asyncio.Event()
+    pipeline = Deliveries(lambda lease: hung.wait() if lease.message.priority is Priority.BULK else None)
+    await house.accept(6, Priority.BULK)
+    worker = house.worker(pipeline, health=known)
+    await pipeline.until(lambda: pipeline.under_way.total() == 6)
+    now = datetime.now(UTC)
+    for number in range(6):
+        known.began(way, f"hung {number}", now)
+    for _ in range(IN_A_ROW):
+        known.began(way, "", now)
+        known.ended(way, failed(Unavailable("refused")), now, now)
+    (urgent,) = await house.accept(1, priority)
+    worker.notice()
+    await pipeline.until(lambda: urgent in pipeline.delivered)
+    hung.set()

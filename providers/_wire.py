@@ -205,6 +205,7 @@ class _Connection(asyncio.Protocol):
         # aiohttp's reader wants something that it can pause. A reply is too long before the reader is full.
         self._pauses = BaseProtocol(pool.loop)
         self._due = pool.loop.time() + IDLE_SECONDS
+        self._look = min(pool.timeout, IDLE_SECONDS)
         """When this ends if nothing else happens, in the loop's time."""
 
     @property
@@ -254,7 +255,7 @@ class _Connection(asyncio.Protocol):
         """Begin to watch it."""
         self._transport = cast("asyncio.Transport", transport)
         self._peek.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._timer = self._pool.loop.call_later(min(self._pool.timeout, IDLE_SECONDS), self._ring)
+        self._timer = self._pool.loop.call_later(self._look, self._ring)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End. Only an orderly end completes a body that has no length."""
@@ -307,9 +308,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _ring(self) -> None:
-        """Look at the time. The next look is at most ``timeout`` away, so no call ever has to move it."""
+        """Look at the time. The next look is never later than a call or a rest may last, so neither has to move it."""
         now = self._pool.loop.time()
         if now >= self._due:
             self.end("timeout")
         else:
-            self._timer = self._pool.loop.call_at(min(self._due, now + self._pool.timeout), self._ring)
+            self._timer = self._pool.loop.call_at(min(self._due, now + self._look), self._ring)

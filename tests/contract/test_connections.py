@@ -345,6 +345,17 @@ async def test_an_idle_connection_is_given_up(peer: Any, client: Any, monkeypatc
     assert vendor.of == [0, 1]
 
 
+async def test_an_idle_connection_is_given_up_after_a_slow_call_too(
+    peer: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its calls may take."""
+    monkeypatch.setattr(_wire, "IDLE_SECONDS", 0.1)
+    vendor = await peer((b"", *[b""] * 100, OK))  # about 200 ms
+    one = await client(60)
+    await one.call(vendor.url(), b"x", deadline=LATER)
+    await eventually(lambda: vendor.ended == 1)
+
+
 async def test_each_call_has_its_whole_time(peer: Any, client: Any) -> None:
     """One timer serves them all, and it was set for the first."""
     slow = (b"", *[b""] * 30, OK)  # about 60 ms

@@ -469,10 +469,11 @@ def _provider(
 
 def _later(facts: Facts) -> Step:
     """Every provider of the route has failed it for now."""
-    if facts.tries >= RETRY_BUDGET:
+    throttled = _last_error(facts).startswith("throttled")
+    if facts.tries >= RETRY_BUDGET and not throttled:
         return _ended(facts, MessageState.FAILED, _last_error(facts))
     until = facts.now + backoff(facts.message.id, facts.tries)
-    deferred = Deferred(until, "retry", burns=not _last_error(facts).startswith("throttled"))
+    deferred = Deferred(until, "retry", burns=not throttled)
     return deferred if until < facts.message.expires_at else _until_expiry(deferred, facts.message)
 
 

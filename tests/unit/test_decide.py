@@ -276,6 +276,8 @@ def test_a_paused_provider_is_passed_over_and_waited_for_where_all_are() -> None
     both = waits(facts(), Health(paused=paused | {"two": NOON + 2 * MINUTE}))
     assert (both.until, both.rule, both.burns) == (NOON + MINUTE, "throttled", False)
     assert went(facts(now=NOON + MINUTE), Health(paused=paused)) == ("sms", PHONE, "one")
+    for_long = waits(facts(), Health(paused=dict.fromkeys(("one", "two"), NOON + DAY)))
+    assert for_long.until - NOON <= HOUR, "by then the route may have another"
     soon = message(expires_at=NOON + 30 * SECOND)
     short = waits(facts(message=soon), Health(paused=paused), tried={"two"})
     assert (short.until, short.rule, short.will_expire, short.burns) == (soon.expires_at, "throttled", True, False)
@@ -329,6 +331,7 @@ def test_when_all_providers_have_failed_it_waits_burning_a_try() -> None:
 def test_a_throttled_failure_burns_none() -> None:
     throttled = facts(attempts=[attempt(AttemptState.NOT_SENT, error="throttled:429")])
     assert not waits(throttled, tried={"one", "two"}).burns
+    assert waits(replace(throttled, tries=RETRY_BUDGET), tried={"one", "two"}).rule == "retry", "it ends no message"
 
 
 def test_a_message_is_given_up_when_its_tries_are_used_up() -> None:

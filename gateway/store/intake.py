@@ -177,7 +177,8 @@ def put_profiles(profiles: Sequence[tuple[str, Profile]]) -> Operation[None]:
             for optout in latest[person].opted_out or ()
         ],
     )
-    yield Run(WAKE, [(person, now) for person in people])
+    # What waits to be tried again waits on: each try counts.
+    yield Run(f"{WAKE} and (held <> 0 or tries = 0)", [(person, now) for person in people])
 
 
 def begin_doubtful(body: str) -> Operation[int]:

@@ -63,7 +63,8 @@ class Place:
 def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]]:
     """Who goes before: the better one of the same line, else one of another line that could go now or in a moment.
 
-    One that is due on another channel, but that nobody has taken up, may wait for that channel: it holds up nobody. Of
+    One that is due on another channel, but that nobody has taken up, may wait for that channel: it holds up nobody. Nor
+    does one whose attempt is under way, which may hang: its place is taken, and known to whoever is decided next. Of
     these messages themselves, other lines are left out: whoever decides them in their order knows more.
     """
     found = yield Fetch(
@@ -73,6 +74,8 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
         " (select b.message from due b where b.person = l.person and b.line <> 0 and b.line <> l.line"
         " and b.suspect = 0"
         f" and not (b.message = any($1)) and b.due_at <= $2 + {YIELD} and (b.channel = l.channel or b.lease_until > $2)"
+        " and not (b.attempts > 0 and b.lease_until > $2 and exists"
+        " (select 1 from attempts a where a.message = b.message and a.state = 'intent'))"
         f" and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
         (list(messages), microseconds(now), microseconds(now) + LAST),

@@ -11,7 +11,7 @@ from gateway.abuse import fingerprint
 from gateway.acts import Deed, Owed
 from gateway.decide import Ended
 from gateway.ids import new_id
-from gateway.lines import line_of
+from gateway.lines import line_apart, line_of
 from gateway.message import LISTENED, AttemptState, MessageState, Person, addresses, instant
 from gateway.outcome import amended, state_of
 from gateway.store import rows
@@ -73,8 +73,11 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[list[b
         if instant(now) >= message.expires_at + LISTENED:
             continue
         changed[-1] = True
-        # What the vendor has, or what nobody could tell, is settled by this: it must not be sent again.
-        over = state is not AttemptState.UNDELIVERED or (yield from _in_doubt(attempt))
+        # What the vendor has, or what nobody could tell, is settled by this: it must not be sent again. Where that has
+        # been done already, it will tell.
+        over = state is not AttemptState.UNDELIVERED or (
+            (yield from _in_doubt(attempt)) and not (yield from _sent_again(attempt))
+        )
         yield from _amend(attempt, state, news, now)
         if attempt.state in _GAVE_BACK and state is not AttemptState.UNDELIVERED:  # it has reached the person after all
             where = whereabouts(message.body, rows.profile(profiles[person]), None, judge.policy)
@@ -86,7 +89,9 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[list[b
         for _, leased_until in settled:
             yield from watch(message, leased_until)
         known = MessageState(_STATES[state])
-        if known in judge.events:
+        # Of an earlier attempt worse may be told than another has come to.
+        best = state is AttemptState.DELIVERED or (yield from states([message.id]))[message.id] is known
+        if known in judge.events and best:
             yield Run(
                 PUBLISH,
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],
@@ -103,6 +108,15 @@ def _in_doubt(attempt: Attempt) -> Operation[bool]:
         "select 1 from attempts where message = $1 and (id = $2 or id = $3 or repeats = $3)"
         " and state in ('intent', 'unknown')",
         (attempt.message, attempt.id, attempt.repeats or attempt.id),
+    )
+    return bool(found)
+
+
+def _sent_again(attempt: Attempt) -> Operation[bool]:
+    """Whether an attempt that the vendor does not take for this one is under way."""
+    found = yield Fetch(
+        "select 1 from attempts where message = $1 and id <> $2 and coalesce(repeats, id) <> $2 and state = 'intent'",
+        (attempt.message, attempt.repeats or attempt.id),
     )
     return bool(found)
 
@@ -255,8 +269,9 @@ def last_open_deadline(person: str) -> Operation[float]:
     """Seconds until every intent that is open for a person has settled or passed its deadline; 0: none is open."""
     now: int = yield Now()
     found = yield Fetch(
-        "select max(deadline) from attempts where message in (select message from due where person = $1)"
-        " and state = 'intent' and deadline > $2",
+        "select max(deadline) from attempts where person = $1 and state = 'intent' and deadline > $2 and message in"
+        " (select message from due where person = $1"
+        " union select message from unknowns where since > $2)",  # of a message that is settled: see ``late.watch``
         (person, now),
     )
     return max(0, (found[0][0] or now) - now) * _MICROSECOND
@@ -440,7 +455,7 @@ def sweep(judge: Judge, after: str, limit: int) -> Operation[tuple[str | None, i
     for line, held, due_at, lease_until, *columns in found:
         message = rows.message(columns)
         category = judge.policy.categories.get(message.category)
-        lines_up = line_of(message, category, labels) if category else line
+        lines_up = line_of(message, category, labels) if category and line != line_apart(message) else line
         lined.append((message.id, lines_up, judge.number))
         if lines_up != line:
             left.append((message.person, line, now))

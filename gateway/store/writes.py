@@ -49,6 +49,8 @@ CONTACT = (
 """Takes what ``contact_rows`` makes."""
 KEEPS_ITS_PLACE = (AttemptState.ACCEPTED, AttemptState.UNKNOWN)
 """Attempts that may have reached the person."""
+_NO_TIME = ("busy", "pace")
+"""What a message waits for from one moment to the next: that it still does is not told again."""
 UNKNOWN = (
     "insert into unknowns (message, attempt, provider, since, look_at, closes_at) values ($1, $2, $3, $4, $5, $6)"
     " on conflict do nothing"
@@ -82,6 +84,7 @@ class Writes:
         self._woken: list[tuple[Any, ...]] = []
         self._suppressions: list[tuple[Any, ...]] = []
         self._unreached: set[str] = set()
+        self._repeated: list[tuple[Any, ...]] = []
         self._started: list[tuple[Any, ...]] = []
         self._waiting: list[tuple[Any, ...]] = []
         self._set_apart: list[tuple[Any, ...]] = []
@@ -101,6 +104,8 @@ class Writes:
             self._kept.append((place, self.us))
         if outcome.state not in KEEPS_ITS_PLACE:
             self._given_back.append((place,))
+        if outcome.state is AttemptState.ACCEPTED and attempt.repeats:
+            self._repeated.append((attempt.id,))
         if outcome.state is AttemptState.UNKNOWN:
             look_at = microseconds(self.now + FIRST_LOOK)
             closes_at = microseconds(message.expires_at + LISTENED)
@@ -210,7 +215,8 @@ class Writes:
 
     def _deferred(self, message: Message, place: Place, facts: Facts, step: Deferred) -> Deferred:
         until = microseconds(step.until)
-        said = int.from_bytes(blake2b(f"{step.rule} {until}".encode(), digest_size=8).digest(), signed=True)
+        when = "" if step.rule in _NO_TIME else until
+        said = int.from_bytes(blake2b(f"{step.rule} {when}".encode(), digest_size=8).digest(), signed=True)
         held = PLACE if step.place else RULED if step.by_rules else 0
         self._waiting.append((message.id, until, held, int(step.burns), said, self._judge.number))
         if (lost_a_channel(facts.attempts) or unsure(facts.attempts)) and place.line not in (0, line_apart(message)):
@@ -272,6 +278,11 @@ class Writes:
             "update attempts set state = 'accepted', ended_at = $3, reference = $4, error = null"
             " where message = $1 and (id = $2 or repeats = $2) and state = 'unknown'",
             self._learnt,
+        )
+        yield Run(
+            "update attempts set state = 'undelivered' where id = $1 and state = 'accepted'"
+            " and exists (select 1 from attempts f where f.id = attempts.repeats and f.state = 'undelivered')",
+            self._repeated,
         )
         yield Run(GIVE_BACK, self._given_back)
         yield Run(UNKNOWN, self._unknown)

@@ -18,6 +18,8 @@ from gateway.ids import new_id, oldest_id
 from gateway.intake import Fault
 from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile, microseconds
 from gateway.outcome import Outcome
+from gateway.retries import RETRY_BUDGET
+from gateway.routing import Health
 from gateway.store import Addressee, Claimed, Lost, ParkedInput, Settlement
 from providers import Channel, Receipt, ReceiptStatus
 from tests.contract.world import ACCEPTED, NOON, TERM, outcome, receipt
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.store import Next
     from tests.contract.world import World
 
+SECOND = timedelta(seconds=1)
 
 # ------------------------------------------------------------------------------------------------ identity (promise 3)
 
@@ -451,7 +454,9 @@ async def test_a_freed_place_wakes_who_waits_for_it(world: World) -> None:
     world.pass_time(seconds=1.5)
     second = [step for step in await world.due() if isinstance(step, Claimed)]
     world.pass_time(seconds=1.5)
-    assert await world.due() == [decide.Behind(second[0].lease.message.id, same_line=False)]
+    (step,) = await world.due()
+    assert isinstance(step, Deferred)
+    assert step.place
     await world.settle(second[0], outcome(AttemptState.REJECTED))
     world.pass_time(seconds=1.5)
     assert [type(step) for step in await world.due()] == [Claimed]
@@ -707,3 +712,31 @@ async def test_a_message_whose_category_is_gone_is_parked(world: World) -> None:
     categories = {name: c for name, c in world.judge.policy.categories.items() if name != "campaign"}
     world.judge = replace(world.judge, policy=replace(world.judge.policy, categories=categories))
     assert await world.claim(*leases) == [Ended(MessageState.PARKED, "unknown_category")]
+
+
+async def test_what_is_told_of_a_person_uses_up_no_tries(world: World) -> None:
+    """An app that tells of its user every other second, while the providers are away."""
+    new = world.new(channels=(Channel.SMS,))
+    await world.accept(new)
+    for _ in range(RETRY_BUDGET + 5):
+        for step in await world.due():
+            following: Next = step
+            while isinstance(following, Claimed):
+                following = await world.settle(following, outcome(AttemptState.NOT_SENT))
+        world.pass_time(seconds=2)
+        await world.store.put_profiles([("ann", Profile())])
+    assert await world.state(new) is MessageState.WAITING
+
+
+@pytest.mark.parametrize(
+    "health", [Health(full={"one", "two"}), Health(paced={"one": {"m": SECOND}, "two": {"m": SECOND}})]
+)
+async def test_others_are_told_once_that_a_message_waits_for_its_turn(world: World, health: Health) -> None:
+    new = world.new(channels=(Channel.SMS,))
+    turns = {name: {new.message.id: SECOND} for name in health.paced}
+    world.judge = replace(world.judge, health=replace(health, paced=turns))
+    await world.accept(new)
+    for _ in range(10):
+        assert [type(step) for step in await world.due()] == [Deferred]
+        world.pass_time(seconds=1)
+    assert [state for _, state, _ in await world.events()] == [MessageState.WAITING]

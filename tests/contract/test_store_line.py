@@ -493,3 +493,13 @@ async def every_second(world: World, until: datetime) -> list[str]:
                 sent.append(step.lease.message.id)
         world.pass_time(seconds=1 if world.now >= MORNING or world.now < NIGHT else 600)
     return sent
+
+
+async def test_an_attempt_that_hangs_holds_up_no_other_line(world: World) -> None:
+    """Its place is taken, whatever becomes of it; the mail is the more urgent, and its vendor may take minutes."""
+    world.judge = replace(world.judge, patience={"one": timedelta(minutes=5), "two": timedelta(minutes=5)})
+    mail = world.new(category="receipt", channels=EMAIL, expires_at=world.now + timedelta(minutes=3))
+    text = world.new(category="receipt", channels=SMS, expires_at=world.now + timedelta(minutes=4))
+    await world.claimed(mail)
+    await world.accept(text)
+    assert claimed_of(await world.due()) == [text.message.id]

@@ -654,3 +654,14 @@ async def test_profiles_and_claims_lock_persons_in_one_order_whatever_the_collat
         deadlocks = await admin.fetchval("select deadlocks from pg_stat_database where datname = 'english'")
         assert deadlocks == 0
     await admin.close()
+
+
+async def test_a_sweep_leaves_apart_what_was_set_apart(world: World) -> None:
+    """What waits for a receipt before it is sent again holds up none of its line."""
+    ahead, behind = [world.new(category="receipt", channels=SMS) for _ in range(2)]
+    waits = await world.settle(await world.claimed(ahead), Outcome(AttemptState.UNKNOWN, error="unconfirmed:timeout"))
+    assert isinstance(waits, Deferred)
+    assert waits.rule == "repeat"
+    await world.swept(2)
+    await world.accept(behind)
+    assert [type(step) for step in await world.due()] == [Claimed]

@@ -114,9 +114,8 @@ async def _offer(
             break
         await asyncio.sleep(1.0 if wait is None else wait)
     if "results" not in answer:
-        raise GatewayError(
-            f"{url} answered {status}: {answer.get('detail') or answer.get('title') or 'no reason given'}"
-        )
+        reason = answer.get("detail") or answer.get("title") or "but not as a gateway does"
+        raise GatewayError(f"{url} answered {status}: {reason}")
     for result in answer["results"]:
         line, _ = lines[result["index"]]
         match result["status"]:
@@ -151,10 +150,10 @@ async def explanation(message: str, source: str | None, url: str, key: str | Non
     async with _session(key) as session:
         if source is not None:
             unknown = f"{source} has sent no request with the id {message}"
-            found = await _found(session, url, "/v1/messages", unknown, {"source": source, "id": message})
+            found = await _found(session, url, "/v1/messages", unknown, "message", {"source": source, "id": message})
             message = found["message"]
         unknown = f"there is no message {message}; to name a request by its own id, say --source as well"
-        return await _found(session, url, f"/v1/messages/{quote(message, safe='')}/explain", unknown)
+        return await _found(session, url, f"/v1/messages/{quote(message, safe='')}/explain", unknown, "text")
 
 
 async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | None) -> dict[str, Any]:
@@ -165,7 +164,8 @@ async def eligibility(user: str, query: Mapping[str, str], url: str, key: str | 
     """
     _check(url)
     async with _session(key) as session:
-        return await _found(session, url, f"/v1/users/{quote(user, safe='')}/eligibility", "no user is named", query)
+        path = f"/v1/users/{quote(user, safe='')}/eligibility"
+        return await _found(session, url, path, "no user is named", "text", query)
 
 
 async def hand_over(mail: bytes, recipient: str | None, url: str, key: str | None) -> None:
@@ -178,7 +178,7 @@ async def hand_over(mail: bytes, recipient: str | None, url: str, key: str | Non
     older = f"{url} takes no mails that came back: is it an older version?"
     query = {"recipient": recipient} if recipient else None
     async with _session(key) as session:
-        await _found(session, url, "/v1/bounces", older, query, method="POST", data=mail, headers=_AS_MAIL)
+        await _found(session, url, "/v1/bounces", older, "receipts", query, method="POST", data=mail, headers=_AS_MAIL)
 
 
 _AS_MAIL = {"Content-Type": "message/rfc822"}
@@ -192,7 +192,8 @@ async def report(query: Mapping[str, str], url: str, key: str | None) -> dict[st
     """
     _check(url)
     async with _session(key) as session:
-        return await _found(session, url, "/v1/report", f"{url} makes no reports: is it an older version?", query)
+        older = f"{url} makes no reports: is it an older version?"
+        return await _found(session, url, "/v1/report", older, "total", query)
 
 
 async def webhooks(url: str, key: str | None) -> dict[str, Any]:
@@ -203,7 +204,7 @@ async def webhooks(url: str, key: str | None) -> dict[str, Any]:
     """
     _check(url)
     async with _session(key) as session:
-        found = await _found(session, url, "/v1/webhooks", "this gateway knows no webhooks")
+        found = await _found(session, url, "/v1/webhooks", "this gateway knows no webhooks", "webhooks")
     return found | {"text": [_of_webhook(webhook) for webhook in found["webhooks"]] or ["No webhook is configured."]}
 
 
@@ -217,7 +218,7 @@ async def enable_webhook(name: str, url: str, key: str | None, *, given_up: bool
     path = f"/v1/webhooks/{quote(name, safe='')}/enable"
     query = {"given_up": "true"} if given_up else None
     async with _session(key) as session:
-        found = await _found(session, url, path, f"no webhook {name} is configured", query, method="POST")
+        found = await _found(session, url, path, f"no webhook {name} is configured", "waiting", query, method="POST")
     return found | {"text": [_of_webhook(found)]}
 
 
@@ -243,10 +244,23 @@ async def _found(
     base: str,
     path: str,
     unknown: str,
+    holds: str,
     query: Mapping[str, str] | None = None,
     method: str = "GET",
     **more: Any,
 ) -> dict[str, Any]:
+    """What a gateway answers.
+
+    Args:
+        session: with the key.
+        base: the gateway's address.
+        path: what is asked for.
+        unknown: what a 404 means.
+        holds: what the answer must hold, or it is not a gateway's.
+        query: of the address.
+        method: of HTTP.
+        more: as aiohttp takes it.
+    """
     address = URL(base.rstrip("/") + path, encoded=True)
     address = address.with_query(query) if query else address
     for again in reversed(range(_ASKS)):
@@ -255,8 +269,10 @@ async def _found(
             break
         await asyncio.sleep(wait)
     match status:
-        case 200:
+        case 200 if holds in found:
             return found
+        case 200:
+            raise GatewayError(f"{base} answered 200, but not as a gateway does")
         case 401:
             raise GatewayError(f"{base} asks for a key that it knows: give --key, or set DECORUM_KEY")
         case 404 if "detail" in found:
@@ -267,6 +283,8 @@ async def _found(
 
 
 def _check(url: str) -> None:
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise GatewayError("a gateway's address holds no name and no password: give --key, or set DECORUM_KEY")
     if not url.startswith(("http://", "https://")):
         raise GatewayError(f"{url} is not a gateway's address: write http:// in front, http://{url}")
 
@@ -287,7 +305,9 @@ async def _ask(
             try:
                 answer = orjson.loads(body)
             except orjson.JSONDecodeError:
-                raise GatewayError(f"{url} answered {response.status}, but not as a gateway does") from None
+                answer = None
+            if not isinstance(answer, dict):
+                raise GatewayError(f"{url} answered {response.status}, but not as a gateway does")
             return response.status, answer, float(wait) if wait.isdecimal() else None
     except aiohttp.ClientConnectorDNSError as error:
         raise GatewayError(f"{url} cannot be asked: {error.host} is not known here; is the name right?") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import orjson
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from typer.testing import CliRunner
 
 from gateway import config
@@ -33,6 +34,7 @@ from gateway.web import private_app, public_app, runner
 from providers import Channel
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from gateway.store import Next
@@ -207,6 +209,19 @@ class Desk:
         async with aiohttp.ClientSession(self.url) as session, session.request(method, path, **more) as response:
             body = await response.read()
             return response.status, orjson.loads(body) if body else None
+
+
+@asynccontextmanager
+async def others() -> AsyncIterator[str]:
+    """The address of a server that is no gateway, and answers whatever it is asked with some JSON."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"id": "v-1"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/")).rstrip("/")
 
 
 def at(text: str) -> datetime:

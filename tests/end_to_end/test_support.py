@@ -32,7 +32,7 @@ from providers import (
     Unconfirmed,
     Unreachable,
 )
-from tests.desk import PHONE, SPAN, Desk, at
+from tests.desk import PHONE, SPAN, Desk, at, others
 from tests.servers import free_port
 
 if TYPE_CHECKING:
@@ -612,6 +612,22 @@ async def test_what_cannot_be_explained_says_why_and_what_to_do(desk: Desk) -> N
     nobodys = f"127.0.0.1:{free_port()}"
     desk.url = f"http://{nobodys}"
     says(await desk.run("explain", "r1", status=1), f"nothing answers at {nobodys}", "is the gateway running")
+
+
+@pytest.mark.parametrize(
+    "asked", ["explain r1", "explain 42 --source loans", "eligible hana alert", "report", "webhooks list", "send -"]
+)
+async def test_what_is_no_gateway_is_told_apart(desk: Desk, asked: str) -> None:
+    async with others() as desk.url:
+        told = await desk.run(*asked.split(), status=1, stdin=b"{}")
+    says(told, "answered 200", "not as a gateway does")
+
+
+async def test_a_password_in_the_address_is_not_told(desk: Desk) -> None:
+    desk.url = desk.url.replace("http://", "http://ops:hunter2@")
+    told = await desk.run("explain", "r1", status=1)
+    says(told, "give --key")
+    assert "hunter2" not in told
 
 
 async def test_eligibility_is_told_like_an_explanation(desk: Desk) -> None:

@@ -22,7 +22,7 @@ from gateway.store import Claimed
 from gateway.store.migrate import migrate
 from providers import Channel
 from tests import returned
-from tests.desk import Desk, at
+from tests.desk import Desk, at, others
 from tests.returned import Sent
 from tests.servers import free_port, spawn, wait_until
 from tests.vendors.ledger import Ledger
@@ -245,6 +245,8 @@ async def test_what_was_not_taken_is_to_be_tried_again(desk: Desk) -> None:
     ):
         desk.url = wrong
         assert said in await desk.run("bounce", stdin=mail, status=75)
+    async with others() as desk.url:
+        assert "not as a gateway does" in await desk.run("bounce", stdin=mail, status=75)
     desk.url = url
     await desk.store.close()
     assert "database cannot be asked" in await desk.run("bounce", stdin=mail, status=75)

@@ -473,7 +473,7 @@ def _later(facts: Facts) -> Step:
     if facts.tries >= RETRY_BUDGET and not throttled:
         return _ended(facts, MessageState.FAILED, _last_error(facts))
     until = facts.now + backoff(facts.message.id, facts.tries)
-    deferred = Deferred(until, "retry", burns=not throttled)
+    deferred = Deferred(until, "throttled" if throttled else "retry", burns=not throttled)
     return deferred if until < facts.message.expires_at else _until_expiry(deferred, facts.message)
 
 

@@ -174,7 +174,7 @@ class Pipeline:
     async def _call(self, provider: Provider, dispatch: Dispatch) -> str:
         """One call. What is cut off between two of them was certainly not sent."""
         if self._cut:
-            raise Unavailable("deadline")
+            raise Unavailable("closed")
         task = asyncio.current_task()
         assert task  # noqa: S101 - a coroutine runs in one
         self._calling.add(task)

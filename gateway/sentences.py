@@ -28,7 +28,7 @@ STATES: Mapping[str, str] = {
     MessageState.EXPIRED: "was not sent before it expired",
     MessageState.REFUSED: "was refused and will not be sent",
     MessageState.CANCELLED: "was cancelled before it was sent",
-    MessageState.UNKNOWN: "was handed to a provider that never answered: it may have been sent, and is not sent again",
+    MessageState.UNKNOWN: "may have been sent: nobody knows, and it is not sent again",
     MessageState.PARKED: "was set aside for people to look at",
 }
 

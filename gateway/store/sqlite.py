@@ -217,7 +217,7 @@ def _told(error: sqlite3.Error) -> StoreUnavailable:
     if code == sqlite3.SQLITE_FULL:
         return StoreFull("SQLite: its disk is full")
     if code == sqlite3.SQLITE_BUSY:
-        return StoreUnavailable(f"SQLite: another program has had the file locked for {_BUSY:.0f} s")
+        return StoreUnavailable(f"SQLite: another program has had the file locked for {_BUSY:.0f} s: end it")
     return StoreUnavailable(f"SQLite: {error}")
 
 

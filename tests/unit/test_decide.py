@@ -331,7 +331,7 @@ def test_when_all_providers_have_failed_it_waits_burning_a_try() -> None:
 def test_a_throttled_failure_burns_none() -> None:
     throttled = facts(attempts=[attempt(AttemptState.NOT_SENT, error="throttled:429")])
     assert not waits(throttled, tried={"one", "two"}).burns
-    assert waits(replace(throttled, tries=RETRY_BUDGET), tried={"one", "two"}).rule == "retry", "it ends no message"
+    assert waits(replace(throttled, tries=RETRY_BUDGET), tried={"one", "two"}).rule == "throttled", "it ends no message"
 
 
 def test_a_message_is_given_up_when_its_tries_are_used_up() -> None:

@@ -147,13 +147,14 @@ def reasons() -> set[str]:
             )
             if isinstance(node, ast.Call) and name_ in ("Deferred", "Ended", "_ended", "_record", "Outcome"):
                 values = [*node.args[1:], *(word.value for word in node.keywords if word.arg == "error")]
+                values += [way for a in values if isinstance(a, ast.IfExp) for way in (a.body, a.orelse)]
                 found |= {a.value for a in values if isinstance(a, ast.Constant) and isinstance(a.value, str)}
     return found
 
 
 def test_every_reason_that_the_code_spells_out_has_its_words() -> None:
     spelt = reasons()
-    assert {"retry", "expires_at", "unknown_category", "shadow", "next_channel", "crash"} <= spelt
+    assert {"retry", "throttled", "expires_at", "unknown_category", "shadow", "next_channel", "crash"} <= spelt
     assert spelt - {"accepted"} <= REASONS.keys() | ERRORS.keys()
 
 

@@ -202,7 +202,7 @@ class ProviderHealth:
         if not route:
             return _UNROUTED_PLACES
         sound = [name for name in route if self.state((channel, name), now) is State.CLOSED] or list(route)
-        elsewhere = sum(self._under_way[name] for name in route if name not in sound)
+        elsewhere = sum(min(self._under_way[name], self._concurrency[name]) for name in route if name not in sound)
         shares = {name: share for name in sound if (share := route.resting(name))} if route.weights else {}
         if not shares:
             return self._concurrency[sound[0]] + elsewhere

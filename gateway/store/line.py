@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from gateway.health import SLOW
 from gateway.message import microseconds
 from gateway.store.engine import Fetch, Operation, Run
 from gateway.store.schema import BEHIND, PLACE
@@ -33,6 +35,8 @@ YIELD = 1_000_000
 them may only be waiting for the same one."""
 NOW = "case when starts_at > {0} then starts_at else {0} end"
 """When to decide what is woken: at once, but where the clock has been set back not before it may be sent at all."""
+_SLOW = SLOW // timedelta(microseconds=1)
+"""An attempt that takes longer hangs."""
 WAKE = f"update due set due_at = {NOW.format('$2')} where person = $1 and held <> {BEHIND} and due_at > $2 + {YIELD}"
 """Let a person's messages be decided anew, since what is known of them has changed; the first of each line will do.
 
@@ -64,7 +68,7 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
     """Who goes before: the better one of the same line, else one of another line that could go now or in a moment.
 
     One that is due on another channel, but that nobody has taken up, may wait for that channel: it holds up nobody. Nor
-    does one whose attempt is under way, which may hang: its place is taken, and known to whoever is decided next. Of
+    does one whose attempt hangs: its place is taken, and known to whoever is decided next. Of
     these messages themselves, other lines are left out: whoever decides them in their order knows more.
     """
     found = yield Fetch(
@@ -74,8 +78,8 @@ def places(messages: Sequence[str], now: datetime) -> Operation[dict[str, Place]
         " (select b.message from due b where b.person = l.person and b.line <> 0 and b.line <> l.line"
         " and b.suspect = 0"
         f" and not (b.message = any($1)) and b.due_at <= $2 + {YIELD} and (b.channel = l.channel or b.lease_until > $2)"
-        " and not (b.attempts > 0 and b.lease_until > $2 and exists"
-        " (select 1 from attempts a where a.message = b.message and a.state = 'intent'))"
+        " and not (b.attempts > 0 and b.lease_until > $2 and exists (select 1 from attempts a"
+        f" where a.message = b.message and a.state = 'intent' and a.begun_at < $2 - {_SLOW}))"
         f" and {_BEFORE} {_BY_RANK}) end"
         " from due l where l.message = any($1)",
         (list(messages), microseconds(now), microseconds(now) + LAST),

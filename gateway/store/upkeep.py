@@ -199,11 +199,7 @@ def opt_out_address(
         attempt: what it was said to, where that is known.
     """
     print_ = fingerprint(address)
-    lately: int = (yield Now()) - _LATELY
-    found = yield Fetch(
-        "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person",
-        (print_, lately),
-    )
+    found = yield from _contacted_at(print_)
     owed = yield from owners([*(last for _, last in found), *([attempt] if attempt else [])])
     by_person = {person: owed.get(last, Owed(person)) for person, last in found}
     if attempt and (named := owed.get(attempt)):
@@ -231,24 +227,32 @@ _LATELY = 90 * 24 * 3600 * 1_000_000
 """Microseconds within which whoever was contacted at an address may be the one who says no there."""
 
 
+def _contacted_at(print_: str) -> Operation[list[tuple[str, str]]]:
+    """Who was contacted lately at an address, by its fingerprint, in their order; each with the last attempt there."""
+    ask = "select person, max(id) from attempts where address = $1 and begun_at > $2 group by person order by person"
+    found = yield Fetch(ask, (print_, (yield Now()) - _LATELY))
+    return [(person, last) for person, last in found]
+
+
 def opt_in(person: str, address: str | None, optout: OptOut, via: Collection[str] = ()) -> Operation[bool]:
     """Take back exactly this no, of the person or of the address; False: it was never said.
 
-    The person's messages that wait for another channel meanwhile are decided anew; of an address nobody knows whose.
+    What waits for another channel meanwhile is decided anew: the person's, or of whoever was contacted there lately.
 
     Args:
         via: only where it was said in one of these ways; none: however it was said.
     """
-    if person:
-        yield from lock([person])
+    print_ = fingerprint(address) if address else ""
+    people = [person] if person else [known for known, _ in (yield from _contacted_at(print_))]
+    yield from lock(people)
     gone = yield Fetch(
         "delete from optouts where person = $1 and address = $2 and channel = $3 and category = $4 and topic = $5"
         f"{' and via = any($6)' if via else ''} returning 1",
-        (person, fingerprint(address) if address else "", *_said(optout), *([sorted(via)] if via else [])),
+        (person, print_, *_said(optout), *([sorted(via)] if via else [])),
     )
-    if gone and person:
+    if gone:
         now: int = yield Now()
-        yield Run(WAKE, [(person, now)])
+        yield Run(WAKE, [(known, now) for known in people])
     return bool(gone)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.decide import Behind, Deferred, Ended
+from gateway.health import SLOW
 from gateway.message import AttemptState, MessageState, OptOut, Priority, Profile
 from gateway.outcome import Outcome
 from gateway.store import Claimed, Lost
@@ -390,6 +391,23 @@ async def test_who_says_no_by_an_address_may_be_told_by_another_at_once(world: W
     assert claimed_of(await world.due()) == [new.message.id]
 
 
+async def test_who_takes_a_no_back_by_an_address_may_be_told_there_at_once(world: World) -> None:
+    """Whoever was contacted there lately: of others nobody knows that it is theirs."""
+    world.ruled(ONE_MAIL)
+    await world.sent(world.new(category="newsletter", channels=SMS))
+    await world.sent(world.new(category="newsletter", channels=EMAIL))
+    await world.store.opt_out_address(PHONE, OptOut(), "stop", world.judge)
+    new = world.new(channels=BOTH)
+    await world.accept(new)
+    (waits,) = await world.due()
+    assert isinstance(waits, Deferred)
+    assert waits.rule == "mail"
+    assert not await world.store.opt_in("", PHONE, OptOut(channel=Channel.PUSH))
+    assert await world.lease() == []
+    assert await world.store.opt_in("", PHONE, OptOut())
+    assert claimed_of(await world.due()) == [new.message.id]
+
+
 async def unreached(world: World, claimed: Claimed) -> None:
     await world.settle(claimed, outcome(AttemptState.UNREACHABLE))
 
@@ -502,4 +520,6 @@ async def test_an_attempt_that_hangs_holds_up_no_other_line(world: World) -> Non
     text = world.new(category="receipt", channels=SMS, expires_at=world.now + timedelta(minutes=4))
     await world.claimed(mail)
     await world.accept(text)
+    assert await world.due() == [Behind(mail.message.id, same_line=False)], "it may be over in a moment"
+    world.now += SLOW + timedelta(seconds=1)
     assert claimed_of(await world.due()) == [text.message.id]

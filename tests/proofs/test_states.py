@@ -564,11 +564,14 @@ class Courtesy(RuleBasedStateMachine):
         address = (known.phone, known.email)[by_address % 2] or PHONES[0]
         self.arena.do(self.arena.store.opt_out_address(address, optout, "stop", self.judge))
         self.model.noes.setdefault(("", address), {})[said] = "stop"
+        self.overheard(address, self.contacted_at(address))
+
+    def contacted_at(self, address: str) -> set[str]:
         lately = [a for a in self.model.attempts.values() if a.begun > self.now - timedelta(days=90)]
-        self.overheard(address, {a.message.person for a in lately if a.value == address})
+        return {a.message.person for a in lately if a.value == address}
 
     def overheard(self, address: str, known: Container[str]) -> None:
-        """An address is not to be used any more, and of all who have it only these are known."""
+        """An address is not to be used any more, or may be again, and of all who have it only these are known."""
         for id_ in self.model.waiting:
             asked = self.model.messages[id_]
             if asked.person not in known and any(address in self.model.addresses(asked, c) for c in asked.channels):
@@ -599,6 +602,8 @@ class Courtesy(RuleBasedStateMachine):
         assert self.arena.do(self.arena.store.opt_in(person, address or None, optout))
         assert not self.arena.do(self.arena.store.opt_in(person, address or None, optout))
         del self.model.noes[person, address][no]
+        if address:
+            self.overheard(address, self.contacted_at(address))
 
     @rule(
         person=people,

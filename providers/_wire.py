@@ -205,8 +205,9 @@ class _Connection(asyncio.Protocol):
         # aiohttp's reader wants something that it can pause. A reply is too long before the reader is full.
         self._pauses = BaseProtocol(pool.loop)
         self._due = pool.loop.time() + IDLE_SECONDS
-        self._look = min(pool.timeout, IDLE_SECONDS)
         """When this ends if nothing else happens, in the loop's time."""
+        self._look = min(pool.timeout, IDLE_SECONDS)
+        """Seconds between two looks at whether it is over."""
 
     @property
     def open(self) -> bool:

@@ -469,9 +469,10 @@ def _provider(
 
 def _later(facts: Facts) -> Step:
     """Every provider of the route has failed it for now."""
-    throttled = _last_error(facts).startswith("throttled")
+    error = _last_error(facts)
+    throttled = error.startswith("throttled")
     if facts.tries >= RETRY_BUDGET and not throttled:
-        return _ended(facts, MessageState.FAILED, _last_error(facts))
+        return _ended(facts, MessageState.FAILED, error)
     until = facts.now + backoff(facts.message.id, facts.tries)
     deferred = Deferred(until, "throttled" if throttled else "retry", burns=not throttled)
     return deferred if until < facts.message.expires_at else _until_expiry(deferred, facts.message)

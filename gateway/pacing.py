@@ -298,6 +298,7 @@ class Pacing:
         wished: set[tuple[str, str]] = set()
         instant = self._now()
         for message in sorted({one.id: one for one in messages}.values(), key=lambda one: one.priority):
+            waited = self._waited.get(message.id)
             for place, channel in enumerate(message.channels):
                 route = routes.get(channel, Route())
                 usable = [name for name in route if name not in tried.get(message.id, ())]
@@ -309,12 +310,11 @@ class Pacing:
                 for names in [[name] for name in usable] if channel is Channel.PUSH else [usable]:
                     way = _in_turn(channel, route, names, health, message, instant)
                     # Most never come to their later channels: what is booked there would mostly be for nothing.
-                    likely = (place == 0 and way[:1] == first) or message.id in self._waited
+                    likely = (place == 0 and way[:1] == first) or waited is not None
                     asked = self._lacking(message, way, names, content, booked)
                     # What may have been sent can go to one provider only, whichever would be the first for others.
-                    awaited = self._waited[message.id].provider if message.id in self._waited else ""
-                    if awaited in names and message.id in booked.lacking.get(awaited, ()):
-                        wish = awaited
+                    if waited and waited.provider in names and message.id in booked.lacking.get(waited.provider, ()):
+                        wish = waited.provider
                     elif asked and likely:
                         wish = way[0]
                     else:

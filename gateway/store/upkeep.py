@@ -90,8 +90,9 @@ def receipt(receipts: Sequence[Receipt], judge: Judge) -> Operation[tuple[list[b
             yield from watch(message, leased_until)
         known = MessageState(_STATES[state])
         # Of an earlier attempt worse may be told than another has come to.
-        best = state is AttemptState.DELIVERED or (yield from states([message.id]))[message.id] is known
-        if known in judge.events and best:
+        if known in judge.events and (
+            state is AttemptState.DELIVERED or (yield from states([message.id]))[message.id] is known
+        ):
             yield Run(
                 PUBLISH,
                 [event_row(message, known, f"receipt:{news.raw_status}", attempt, instant(now), {})],

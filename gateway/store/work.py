@@ -221,16 +221,15 @@ def settle(settlements: Sequence[Settlement], judge: Judge) -> Operation[tuple[l
     amended = yield from late.amended(settlements, places)
     answers: list[Next] = [Lost()] * len(settlements)
     undecided = []
+    # An earlier attempt of a message may come in the same batch, late, and have been accepted.
+    sent = {s.claimed.attempt.message for s in settlements if s.outcome.state is AttemptState.ACCEPTED}
     for index, settlement in enumerate(settlements):
         if index % TURN == TURN - 1:
             yield Breath()
         place = places.get(settlement.claimed.attempt.message)
         answers[index] = _recorded(settlement, place, amended.get(settlement.claimed.attempt.id), writes)
-        if settlement.outcome.state is not AttemptState.ACCEPTED and late.holds(settlement, place):
+        if settlement.claimed.attempt.message not in sent and late.holds(settlement, place):
             undecided.append((index, settlement))
-    # An earlier attempt of the same message may come in the same batch, late, and have been accepted.
-    sent = {s.claimed.attempt.message for s in settlements if s.outcome.state is AttemptState.ACCEPTED}
-    undecided = [(index, s) for index, s in undecided if s.claimed.attempt.message not in sent]
     if undecided:
         read = yield from known.read([s.claimed.lease.message for _, s in undecided], profiles, places, judge, now)
         shared = (yield from late.shared(amended)) if amended else frozenset()

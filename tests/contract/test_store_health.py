@@ -19,12 +19,12 @@ from gateway.outcome import Outcome, accepted, failed
 from gateway.routing import choose
 from gateway.watch import HEEDED, ProviderHealth, Sharing
 from providers import Channel, Throttled, Unavailable
-from tests.contract.world import NOON, World
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from gateway.message import Message
+    from tests.contract.world import World
 
 SECOND = timedelta(seconds=1)
 ONE, TWO = (Channel.SMS, "one"), (Channel.SMS, "two")
@@ -232,15 +232,13 @@ async def test_a_worker_that_comes_later_need_not_find_out_for_itself(world: Wor
     fleet.down = True
     await fleet.run(5)
     newcomer = ProviderHealth({"one": 1, "two": 1}, "newcomer")
-    await Sharing(world.store, newcomer, "newcomer", lambda: world.judge, Metrics("test")).once(world.now)
+    await sharing(world, newcomer, "newcomer").once(world.now)
     assert newcomer.state(ONE, world.now) is State.OPEN
 
 
 async def test_a_vendor_that_says_to_slow_down_is_left_alone_by_all(world: World) -> None:
     fleet = Fleet(world, 3, 1, 0.02)
-    told = failed(Throttled("429", retry_after=40 * SECOND))
-    fleet.healths[0].began(ONE, "", world.now)
-    fleet.healths[0].ended(ONE, told, NOON, world.now)
+    throttled(fleet.healths[0], 40 * SECOND, world.now)
     until = world.now + 40 * SECOND
     await fleet.run(2)
     for health in fleet.healths:

@@ -432,8 +432,7 @@ async def test_while_another_books_it_is_asked_again(desk: Desk) -> None:
     assert not (await desk.book(desk.message())).turns
 
 
-async def test_no_turns_are_booked_at_a_provider_that_its_route_has_lost() -> None:
-    desk = Desk()
+async def test_no_turns_are_booked_at_a_provider_that_its_route_has_lost(desk: Desk) -> None:
     await desk.ahead(5)
     desk.pacing.backlog(Channel.SMS, ("free",), 0)  # after a reload
     desk.store.now += 60
